@@ -1,0 +1,62 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+const uint64_t amorce_resolve_beneath = RESOLVE_BENEATH;
+const uint64_t amorce_resolve_no_symlinks = RESOLVE_NO_SYMLINKS;
+const uint64_t amorce_resolve_no_magiclinks = RESOLVE_NO_MAGICLINKS;
+
+int amorce_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+    struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
+    return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+int amorce_openat(int directory, const char *path, int flags, mode_t mode) {
+    return openat(directory, path, flags, mode);
+}
+
+int amorce_fcntl(int descriptor, int command, long argument) { return fcntl(descriptor, command, argument); }
+
+int amorce_clone_file(int destination, int source) { return ioctl(destination, FICLONE, source); }
+
+int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name) {
+    return renameat2(old_directory, old_name, new_directory, new_name, RENAME_EXCHANGE);
+}
+
+int amorce_terminal_columns(int descriptor) {
+    struct winsize size;
+    return ioctl(descriptor, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
+
+void amorce_error_text(int code, char *buffer, size_t size) {
+    char scratch[128];
+    snprintf(buffer, size, "%s", strerror_r(code, scratch, sizeof scratch));
+}
+
+void amorce_wipe(void *memory, size_t size) { explicit_bzero(memory, size); }
+
+void amorce_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+int amorce_exited(int status) { return WIFEXITED(status); }
+int amorce_exit_status(int status) { return WEXITSTATUS(status); }
+int amorce_termination_signal(int status) { return WTERMSIG(status); }
+
+int amorce_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
+
+int amorce_random(void *buffer, size_t size) {
+    return getrandom(buffer, size, 0) == (ssize_t)size ? 0 : -1;
+}
+
+int amorce_syncfs(int descriptor) { return syncfs(descriptor); }

@@ -1,0 +1,51 @@
+// System calls and macros that Swift's Glibc overlay does not show. Plain declarations: the GNU feature macros that some of
+// them need are defined in CLinux.c alone, because headers read under other macros would clash between Swift's modules.
+#ifndef AMORCE_CLINUX_H
+#define AMORCE_CLINUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// openat2(2), Linux 5.6; glibc 2.36 has no wrapper. `resolve` takes AMORCE_RESOLVE_*.
+int amorce_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+extern const uint64_t amorce_resolve_beneath;
+extern const uint64_t amorce_resolve_no_symlinks;
+extern const uint64_t amorce_resolve_no_magiclinks;
+
+/// open, openat and fcntl are variadic.
+int amorce_openat(int directory, const char *path, int flags, mode_t mode);
+int amorce_fcntl(int descriptor, int command, long argument);
+
+/// FICLONE, an ioctl whose number is a macro with a size in it: shares the blocks of `source`. 0, or -1 with errno.
+int amorce_clone_file(int destination, int source);
+
+/// renameat2(2) with RENAME_EXCHANGE: both names swap what they stand for, in one step.
+int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name);
+
+int amorce_terminal_columns(int descriptor);
+
+/// The GNU strerror_r, copied into `buffer`.
+void amorce_error_text(int code, char *buffer, size_t size);
+
+/// Overwrites memory in a way that the compiler may not leave out.
+void amorce_wipe(void *memory, size_t size);
+
+/// Names the calling thread for ps and gdb; at most 15 bytes.
+void amorce_name_thread(const char *name);
+
+/// The wait status macros.
+int amorce_exited(int status);
+int amorce_exit_status(int status);
+int amorce_termination_signal(int status);
+
+/// pidfd_open(2), Linux 5.3: a descriptor that polls readable when the process ends.
+int amorce_pidfd_open(pid_t process);
+
+/// getrandom(2), whole or -1.
+int amorce_random(void *buffer, size_t size);
+
+/// syncfs(2): everything of the file system that `descriptor` lies on is on disk.
+int amorce_syncfs(int descriptor);
+
+#endif

@@ -1,0 +1,1 @@
+// Nothing to call: this module exists for the linker (see CUnavailable.c).

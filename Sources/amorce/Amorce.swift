@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Amorce: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "amorce")
+}
