@@ -31,6 +31,19 @@ int amorce_fcntl(int descriptor, int command, long argument) { return fcntl(desc
 
 int amorce_clone_file(int destination, int source) { return ioctl(destination, FICLONE, source); }
 
+ssize_t amorce_copy_range(int destination, int source, size_t size) {
+    ssize_t copied = copy_file_range(source, NULL, destination, NULL, size, 0);
+    if (copied >= 0 || (errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)) return copied;
+    char buffer[65536];
+    ssize_t count = read(source, buffer, size < sizeof buffer ? size : sizeof buffer);
+    for (ssize_t done = 0; done < count;) {
+        ssize_t written = write(destination, buffer + done, count - done);
+        if (written < 0) return -1;
+        done += written;
+    }
+    return count;
+}
+
 int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name) {
     return renameat2(old_directory, old_name, new_directory, new_name, RENAME_EXCHANGE);
 }

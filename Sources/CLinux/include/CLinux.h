@@ -20,6 +20,10 @@ int amorce_fcntl(int descriptor, int command, long argument);
 /// FICLONE, an ioctl whose number is a macro with a size in it: shares the blocks of `source`. 0, or -1 with errno.
 int amorce_clone_file(int destination, int source);
 
+/// copy_file_range(2) from and to the descriptors' own offsets, within the kernel; falls back to read and write where a file
+/// system has none.
+ssize_t amorce_copy_range(int destination, int source, size_t size);
+
 /// renameat2(2) with RENAME_EXCHANGE: both names swap what they stand for, in one step.
 int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name);
 

@@ -1,0 +1,41 @@
+internal import CLinux
+internal import Glibc
+
+/// An exclusive flock(2) on a file that is never unlinked. The kernel releases it when the process ends, however it ends; what
+/// the file holds (pid and activity of the holder) is information only. Close-on-exec, so that a child does not keep it.
+public final class FileLock: Sendable {
+    public struct Busy: Error, Sendable, CustomStringConvertible {
+        /// What the holder wrote about itself.
+        public let holder: String
+        public var description: String { "another run holds the lock" + (holder.isEmpty ? "" : ": " + holder) }
+    }
+
+    private let descriptor: CInt
+
+    /// Takes the lock at once or throws `Busy`.
+    public init(path: String, holder: String) throws {
+        let opened = amorce_openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o644)
+        guard opened >= 0 else { throw HostError("open", path, errno: errno) }
+        if flock(opened, LOCK_EX | LOCK_NB) != 0 {
+            let code = errno
+            var buffer = [UInt8](repeating: 0, count: 256)
+            let count = read(opened, &buffer, buffer.count)
+            close(opened)
+            guard code == EWOULDBLOCK else { throw HostError("flock", path, errno: code) }
+            throw Busy(holder: Printable.text(buffer.prefix(max(0, count)).filter { $0 != 0x0a }))
+        }
+        descriptor = opened
+        let text = Array((holder + "\n").utf8)
+        if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
+    }
+
+    deinit { close(descriptor) }
+
+    /// Whether somebody holds the lock now.
+    public static func isHeld(path: String) -> Bool {
+        let opened = amorce_openat(AT_FDCWD, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0)
+        guard opened >= 0 else { return false }
+        defer { close(opened) }
+        return flock(opened, LOCK_SH | LOCK_NB) != 0
+    }
+}
