@@ -1,0 +1,56 @@
+internal import HostSystem
+
+/// Why a run did not reach its end, in the words of an engineer: the step, what was attempted on what, the cause, and what the
+/// person can do next. Made once, at the edge between a step and the sequence; never logged and thrown both.
+public struct BootFailure: Error, Sendable, CustomStringConvertible {
+    public let step: StepName
+    /// `restoring s3://acme-backups/boutique/20261124.tar.zst`
+    public let attempted: String
+    public let cause: String
+    public let advice: String?
+    public let status: ExitStatus
+    /// Whether the same run, started again, may succeed without anybody changing anything.
+    public let retryCanHelp: Bool
+
+    public init(
+        _ step: StepName, _ attempted: String, cause: String, advice: String? = nil, status: ExitStatus = .failed,
+        retryCanHelp: Bool = false
+    ) {
+        self.step = step
+        self.attempted = attempted
+        self.cause = cause
+        self.advice = advice
+        self.status = status
+        self.retryCanHelp = retryCanHelp
+    }
+
+    public var description: String { "\(step.rawValue): \(attempted): \(cause)" }
+
+    /// The failure that an error of a lower room means. Decisions are cases, never text.
+    public init(_ step: StepName, _ attempted: String, _ error: any Error) {
+        switch error {
+        case let failure as BootFailure:
+            self = failure
+        case let stopped as StopReason:
+            self.init(
+                step, attempted, cause: "\(stopped)",
+                advice: stopped == .deadline
+                    ? "raise `deadline`, or see in the step times of `amorce status` what took so long" : nil,
+                status: ExitStatus(stopped), retryCanHelp: true)
+        case let host as HostError where host.isOutOfRoom:
+            self.init(
+                step, attempted, cause: host.description,
+                advice: "free room or inodes on that file system (df -h, df -i), or lower `keep`", status: .noRoom)
+        case let host as HostError where host.isPermission:
+            self.init(
+                step, attempted, cause: host.description,
+                advice: Host.isSuperuser ? nil : "run it as root", status: .permission)
+        case let busy as FileLock.Busy:
+            self.init(
+                step, attempted, cause: busy.description, advice: "wait for it (amorce status --wait), or stop it",
+                status: .locked, retryCanHelp: true)
+        default:
+            self.init(step, attempted, cause: "\(error)")
+        }
+    }
+}

@@ -1,0 +1,200 @@
+public import HostSystem
+
+/// The releases of one application on this host: their records, which of them is live, and the journal of a switch under way.
+///
+///     /var/lib/amorce/live.json                  which release is live, by record
+///     /var/lib/amorce/switch.json                only while a switch is neither proved nor taken back
+///     /var/lib/amorce/releases/ID/record.json    what the release is made of
+///     /var/lib/amorce/releases/ID/files/SHA256   bytes of its rendered configuration, 0600
+///     /var/lib/amorce/originals/…                what stood in a rendered file's place before the first release
+///
+/// Used by the run that holds the lock, on one thread; readers without the lock (`status`) see whole files only.
+public struct ReleaseStore: Sendable {
+    struct Live: Codable {
+        let app: String
+        let release: String
+    }
+
+    /// Written before the first file is touched, removed after the proof. Whoever finds it takes the switch back.
+    struct SwitchJournal: Codable, Equatable {
+        let app: String
+        let from: String?
+        let to: String
+    }
+
+    public let layout: HostLayout
+    public let app: String
+
+    public init(layout: HostLayout, app: String) {
+        self.layout = layout
+        self.app = app
+    }
+
+    private var releasesState: String { layout.state + "/releases" }
+    private var liveFile: String { layout.state + "/live.json" }
+    private var journalFile: String { layout.state + "/switch.json" }
+    func stateFolder(_ identifier: String) -> String { releasesState + "/" + identifier }
+
+    /// The folders that everything else relies on.
+    public func prepareFolders() throws {
+        try Files.makeDirectories(layout.path("/var/lib"))
+        try Files.makeDirectories(layout.state, mode: 0o700)
+        try Files.changeMode(layout.state, 0o700)
+        try Files.makeDirectories(releasesState, mode: 0o700)
+        try Files.makeDirectories(layout.releases(app))
+        try Files.makeDirectories(layout.shared(app))
+    }
+
+    /// Any app's live release: what a front serves does not depend on the settings that can be read now.
+    public static func liveApp(layout: HostLayout) throws -> String? {
+        try read(Live.self, layout.state + "/live.json")?.app ?? read(SwitchJournal.self, layout.state + "/switch.json")?.app
+    }
+
+    // MARK: records
+
+    /// A new identifier: the UTC time as Capistrano writes it, made unique, and later than every existing one.
+    public func newIdentifier(now: Int64) throws -> String {
+        let stamp = UTCStamp(secondsSince1970: now).digits
+        var candidate = stamp
+        var number = 2
+        while Files.exists(layout.release(app, candidate)) || Files.exists(stateFolder(candidate)) {
+            candidate = "\(stamp)-\(number)"
+            number += 1
+        }
+        return candidate
+    }
+
+    public func record(_ identifier: String) throws -> ReleaseRecord? {
+        guard Self.isIdentifier(identifier) else { return nil }
+        return try Self.read(ReleaseRecord.self, stateFolder(identifier) + "/record.json")
+    }
+
+    /// Every release with a record and its folder, oldest first.
+    public func records() throws -> [ReleaseRecord] {
+        try Files.names(in: releasesState).compactMap { name in
+            guard let record = try record(name), record.app == app, Files.exists(layout.release(app, name)) else { return nil }
+            return record
+        }
+    }
+
+    /// Makes the release real: its files are on disk before its record says so.
+    public func save(_ record: ReleaseRecord, contents: [String: [UInt8]] = [:]) throws {
+        let folder = stateFolder(record.identifier)
+        try Files.makeDirectories(folder + "/files", mode: 0o700)
+        for (digest, bytes) in contents { try AtomicFile.write(bytes, to: folder + "/files/" + digest, mode: 0o600) }
+        try AtomicFile.write(try RunRecorder.encode(record), to: folder + "/record.json", mode: 0o600)
+    }
+
+    func contents(of entry: ConfigurationEntry, in identifier: String) throws -> [UInt8] {
+        try FileReading.bytes(stateFolder(identifier) + "/files/" + entry.digest, limit: 64 << 20)
+    }
+
+    /// Removes files first and the record last: a release without its files is never offered for a rollback.
+    public func remove(_ identifier: String) throws {
+        guard Self.isIdentifier(identifier) else { return }
+        try Files.removeTree(layout.release(app, identifier))
+        try Files.removeTree(stateFolder(identifier))
+    }
+
+    /// Removes what an interrupted run left: release folders without a record, records without a folder.
+    public func removeUnfinished() throws -> [String] {
+        let recorded = Set(try records().map(\.identifier))
+        let leftovers = Set(try Files.names(in: layout.releases(app)) + Files.names(in: releasesState))
+            .filter { Self.isIdentifier($0) && !recorded.contains($0) }
+        for identifier in leftovers.sorted() { try remove(identifier) }
+        return leftovers.sorted()
+    }
+
+    /// Keeps the live release, its predecessor chain and the newest proved ones, `count` in all; removes the others.
+    public func prune(keeping count: Int) throws -> [String] {
+        let all = try records()
+        var kept: [String] = []
+        var next = try live()
+        while let identifier = next, kept.count < max(1, count), !kept.contains(identifier) {
+            guard let record = all.first(where: { $0.identifier == identifier }) else { break }
+            kept.append(identifier)
+            next = record.previous
+        }
+        for record in all.reversed() where record.state == .proved && kept.count < count {
+            if !kept.contains(record.identifier) { kept.append(record.identifier) }
+        }
+        let removed = all.map(\.identifier).filter { !kept.contains($0) }
+        for identifier in removed { try remove(identifier) }
+        return removed
+    }
+
+    // MARK: what is live
+
+    /// The release that is live by record; nil before the first one, and for another application.
+    public func live() throws -> String? {
+        guard let live = try Self.read(Live.self, liveFile), live.app == app else { return nil }
+        return live.release
+    }
+
+    func setLive(_ identifier: String?) throws {
+        if let identifier {
+            try AtomicFile.write(
+                try RunRecorder.encode(Live(app: app, release: identifier)), to: liveFile, mode: 0o600)
+        } else {
+            try Files.remove(liveFile)
+        }
+    }
+
+    func journal() throws -> SwitchJournal? { try Self.read(SwitchJournal.self, journalFile) }
+
+    func openJournal(from: String?, to: String) throws {
+        try AtomicFile.write(
+            try RunRecorder.encode(SwitchJournal(app: app, from: from, to: to)), to: journalFile, mode: 0o600)
+    }
+
+    func closeJournal() throws {
+        try Files.remove(journalFile)
+        try Files.synchronizeDirectory(layout.state)
+    }
+
+    private static func read<Value: Decodable>(_ type: Value.Type, _ path: String) throws -> Value? {
+        guard let bytes = try FileReading.bytesIfPresent(path, limit: 64 << 20) else { return nil }
+        return try RunRecorder.decode(type, from: bytes)
+    }
+
+    static func isIdentifier(_ text: String) -> Bool {
+        text.utf8.count >= 14 && text.utf8.prefix(14).allSatisfy { (0x30...0x39).contains($0) }
+            && text.utf8.dropFirst(14).allSatisfy { $0 == 0x2d || (0x30...0x39).contains($0) }
+    }
+}
+
+/// A point in time in UTC, without a calendar library: days to a date by the civil-from-days rule of the proleptic Gregorian
+/// calendar.
+public struct UTCStamp: Sendable {
+    public let year: Int64, month: Int64, day: Int64, hour: Int64, minute: Int64, second: Int64
+
+    public init(secondsSince1970 seconds: Int64) {
+        let days = Int64((Double(seconds) / 86400).rounded(.down))
+        let rest = seconds - days * 86400
+        hour = rest / 3600
+        minute = rest % 3600 / 60
+        second = rest % 60
+        // Years are counted from 1 March, so that the leap day is the last of its year.
+        let shifted = days + 719_468
+        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let shiftedMonth = (5 * dayOfYear + 2) / 153
+        day = dayOfYear - (153 * shiftedMonth + 2) / 5 + 1
+        month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
+        year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+    }
+
+    /// `20261124143501`
+    public var digits: String { pad(year, 4) + pad(month) + pad(day) + pad(hour) + pad(minute) + pad(second) }
+    /// `2026-11-24T14:35:01Z`, RFC 3339.
+    public var text: String {
+        "\(pad(year, 4))-\(pad(month))-\(pad(day))T\(pad(hour)):\(pad(minute)):\(pad(second))Z"
+    }
+
+    private func pad(_ value: Int64, _ width: Int = 2) -> String {
+        let digits = String(value)
+        return String(repeating: "0", count: max(0, width - digits.count)) + digits
+    }
+}
