@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -46,6 +47,12 @@ ssize_t amorce_copy_range(int destination, int source, size_t size) {
 
 int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name) {
     return renameat2(old_directory, old_name, new_directory, new_name, RENAME_EXCHANGE);
+}
+
+int amorce_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
+int amorce_spawn_in_directory(void *actions, const char *path) {
+    return posix_spawn_file_actions_addchdir_np(actions, path);
 }
 
 int amorce_terminal_columns(int descriptor) {

@@ -69,8 +69,9 @@ public enum Host {
         }
     }
 
-    /// Files get the modes that the code names, whatever umask the caller had.
-    public static func clearUmask() { umask(0) }
+    /// Whatever umask the caller had: amorce names every mode itself, and the programs it starts (a web server and its logs)
+    /// must not inherit 000 or 077.
+    public static func setUmask() { umask(0o022) }
 
     // Set once, before any signal can arrive; a signal handler can reach nothing but a global.
     nonisolated(unsafe) private static var flag: StopFlag?

@@ -27,6 +27,12 @@ ssize_t amorce_copy_range(int destination, int source, size_t size);
 /// renameat2(2) with RENAME_EXCHANGE: both names swap what they stand for, in one step.
 int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name);
 
+/// pipe2(2) with O_CLOEXEC.
+int amorce_pipe(int ends[2]);
+
+/// posix_spawn_file_actions_addchdir_np; `actions` is a posix_spawn_file_actions_t.
+int amorce_spawn_in_directory(void *actions, const char *path);
+
 int amorce_terminal_columns(int descriptor);
 
 /// The GNU strerror_r, copied into `buffer`.
