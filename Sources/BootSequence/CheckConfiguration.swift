@@ -1,0 +1,112 @@
+internal import HostSystem
+
+/// Checks the rendered configuration as a whole before any of it is live: the real programs, run where the staged files stand
+/// in their final places. A private mount namespace gives them that view, with an overlay on every top-level folder that the
+/// configuration touches; the host itself sees nothing of it.
+struct CheckConfiguration {
+    struct Complaint: Error, CustomStringConvertible {
+        let command: [String]
+        let explanation: String
+        var description: String { "\(command.joined(separator: " ")): \(explanation)" }
+    }
+
+    let layout: HostLayout
+    let services: [Service]
+    let stop: StopFlag
+    let log: Log
+
+    /// - Parameters:
+    ///   - files: what will be live, with bytes.
+    ///   - removed: paths that will be gone.
+    ///   - scripts: rendered PHP files inside the release.
+    /// - Returns: how many checks were run.
+    func check(files: [RenderedFile], removed: [String], scripts: [String]) throws -> Int {
+        let staging = layout.runtime + "/staged"
+        try Files.removeTree(staging)
+        defer { try? Files.removeTree(staging) }
+        try Files.makeDirectories(staging, mode: 0o700)
+        let tops = try stage(files, in: staging)
+
+        var commands = services.compactMap(\.knownCheck)
+        let rendered = files.filter { $0.entry.kind == .file && $0.entry.path.hasSuffix(".php") }
+            .map { layout.path($0.entry.path) }
+        commands += (rendered + scripts).map { ["php", "-l", $0] }
+        for command in commands { try run(command, tops: tops, removed: removed, staging: staging) }
+        return commands.count
+    }
+
+    /// Lays the files out below `upper/`; returns the top-level folders touched.
+    private func stage(_ files: [RenderedFile], in staging: String) throws -> [String] {
+        var tops: Set<String> = []
+        for file in files {
+            let parts = file.entry.path.split(separator: "/").map(String.init)
+            guard parts.count > 1 else { continue }
+            tops.insert(parts[0])
+            // An overlay takes the attributes of a directory from its upper layer: they must be those of the host's own.
+            var folder = staging + "/upper"
+            var real = layout.root
+            for part in parts.dropLast() {
+                folder += "/" + part
+                real += "/" + part
+                if Files.exists(folder) { continue }
+                let status = try Files.status(real, followingLinks: true)
+                try Files.makeDirectories(folder, mode: status?.mode ?? 0o755)
+                if Host.isSuperuser, let status {
+                    try Files.changeOwner(folder, owner: status.owner, group: status.group)
+                }
+            }
+            let place = staging + "/upper" + file.entry.path
+            switch file.entry.kind {
+            case .symlink: try Files.symlink(target: file.entry.target, at: place)
+            case .file:
+                try AtomicFile.prepare(
+                    file.bytes, at: place, mode: file.entry.mode, owner: Host.isSuperuser ? file.entry.owner : nil,
+                    group: Host.isSuperuser ? file.entry.group : nil)
+            }
+        }
+        for top in tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
+        return tops.sorted()
+    }
+
+    /// Mounts one overlay a top-level folder, removes what will be gone, then becomes the check itself. Only positional
+    /// parameters reach the shell: no path is ever part of its program.
+    private static let view = """
+        set -e
+        staging=$1 root=$2 options=$3
+        shift 3
+        while [ "$1" != -- ]; do
+            mount -t overlay amorce-check -o "lowerdir=$root/$1,upperdir=$staging/upper/$1,workdir=$staging/work/$1$options" "$root/$1"
+            shift
+        done
+        shift
+        while [ "$1" != -- ]; do
+            rm -f -- "$root$1"
+            shift
+        done
+        shift
+        exec "$@"
+        """
+
+    private func run(_ command: [String], tops: [String], removed: [String], staging: String) throws {
+        var arguments = command
+        if !tops.isEmpty {
+            // An ordinary user gets the view in a user namespace, where overlayfs keeps its marks in user attributes.
+            let isolation = Host.isSuperuser ? ["--mount"] : ["--mount", "--map-root-user"]
+            arguments =
+                ["unshare"] + isolation
+                + ["--propagation", "private", "sh", "-c", Self.view, "amorce-check", staging, layout.root]
+                + [Host.isSuperuser ? "" : ",userxattr"] + tops + ["--"] + removed + ["--"] + command
+        }
+        var options = ChildProcess.Options()
+        options.timeout = .seconds(60)
+        log.detail("checking with \(command.joined(separator: " "))")
+        // Each check gets a fresh view: what one leaves in the upper layer must not reach the next.
+        try Files.removeTree(staging + "/work")
+        for top in tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
+        let result = try ChildProcess.run(arguments, options: options, stop: stop)
+        guard result.isSuccess else {
+            throw Complaint(
+                command: command, explanation: result.explanation.replacing(staging + "/upper", with: ""))
+        }
+    }
+}
