@@ -39,6 +39,9 @@ let package = Package(
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
         .target(name: "CArchive", linkerSettings: [.linkedLibrary("archive")]),
         .target(name: "CZlib", linkerSettings: [.linkedLibrary("z")]),
+        .target(name: "CZstd", linkerSettings: [.linkedLibrary("zstd")]),
+        .target(name: "CLzma", linkerSettings: [.linkedLibrary("lzma")]),
+        .target(name: "CBzip2", linkerSettings: [.linkedLibrary("bz2")]),
         .target(name: "COpenSSL", linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
         .target(name: "CExpat", linkerSettings: [.linkedLibrary("expat")]),
         .target(name: "CLinux"),
@@ -46,7 +49,9 @@ let package = Package(
 
         .target(
             name: "HostSystem",
-            dependencies: ["CCurl", "CArchive", "CZlib", "COpenSSL", "CExpat", "CLinux"],
+            dependencies: [
+                "CCurl", "CArchive", "CZlib", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
+            ],
             swiftSettings: common),
         .target(name: "CloudPlatform", dependencies: ["HostSystem"], swiftSettings: safe),
         .target(name: "Backups", dependencies: ["HostSystem"], swiftSettings: safe),
