@@ -46,11 +46,15 @@ let package = Package(
         .target(name: "CExpat", linkerSettings: [.linkedLibrary("expat")]),
         .target(name: "CLinux"),
         .target(name: "CUnavailable"),
+        .target(
+            name: "CBuild",
+            cSettings: Context.environment["AMORCE_COMMIT"].map { [.define("AMORCE_COMMIT", to: "\"\($0)\"")] } ?? []),
 
         .target(
             name: "HostSystem",
             dependencies: [
                 "CCurl", "CArchive", "CZlib", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
+                "CBuild",
             ],
             swiftSettings: common),
         .target(name: "CloudPlatform", dependencies: ["HostSystem"], swiftSettings: safe),

@@ -55,6 +55,7 @@ public final class RunRecorder: Sendable {
     }
 
     /// Runs one step. `summary` words what came of it; any error leaves as the `BootFailure` of this step.
+    @discardableResult
     public func step<Result>(
         _ name: StepName, _ attempted: String, summary: (Result) -> String, _ body: () throws -> Result
     ) throws(BootFailure) -> Result {

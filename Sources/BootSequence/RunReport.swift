@@ -48,6 +48,8 @@ public struct RunReport: Sendable, Codable, Equatable {
     public var steps: [Step] = []
     public var warnings: [String] = []
     public var failure: Failure?
+    /// Of a failed run: what is served now, in words.
+    public var aftermath: String?
 
     public init(version: String, command: String, run: String, process: Int32, bootIdentifier: String, started: Int64) {
         self.version = version
