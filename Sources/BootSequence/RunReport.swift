@@ -35,6 +35,8 @@ public struct RunReport: Sendable, Codable, Equatable {
     public let bootIdentifier: String
     public let started: Int64
     public var ended: Int64?
+    /// From start to end by the monotonic clock; 0 while it runs.
+    public var seconds = 0.0
     public var outcome = Outcome.running
     public var app: String?
     public var environment: String?

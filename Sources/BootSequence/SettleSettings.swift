@@ -179,7 +179,14 @@ extension SettingsTree {
                 let isHidden = SecretResolver.isSecretName(path) && !tree.isNull
                 lines.append((path, isHidden ? "(secret)" : Self.shown(tree.isNull ? "null" : text), tree.origin))
             case .list(let items):
-                if items.isEmpty { lines.append((path, "[]", tree.origin)) }
+                let words = items.compactMap { item in
+                    if case .scalar(let text, _) = item.content { Self.shown(text) } else { nil }
+                }
+                if words.count == items.count {
+                    let isHidden = SecretResolver.isSecretName(path) && !words.isEmpty
+                    lines.append((path, isHidden ? "(secret)" : "[\(words.joined(separator: ", "))]", tree.origin))
+                    return
+                }
                 for (index, item) in items.enumerated() { walk(item, "\(path)[\(index)]") }
             case .map(let entries):
                 // A reference is not the secret: it is shown, and its content never is.

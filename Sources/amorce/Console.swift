@@ -151,9 +151,7 @@ final class Console: Sendable {
     }
 
     private func closing(_ report: RunReport) -> [String] {
-        let took = Duration.seconds((report.ended ?? report.started) - report.started)
-        let total = report.steps.reduce(0) { $0 + $1.seconds }
-        let spoken = max(took, .milliseconds(Int64(total * 1000))).spoken
+        let spoken = Duration.milliseconds(Int64(report.seconds * 1000)).spoken
         let release = report.release.map { " release \($0)" } ?? ""
         switch report.outcome {
         case .running: return []
