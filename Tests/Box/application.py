@@ -126,3 +126,8 @@ class Application:
         if not path.is_file():
             raise BoxError(f"{path} is not there")
         path.write_text(THEME_FILES["edition.php"].replace("{edition}", str(edition)))
+
+    @staticmethod
+    def edition(tree):
+        """Of a tree as `change` left it."""
+        return int((tree / THEME / "edition.php").read_text().removeprefix("<?php return ").removesuffix(";\n"))

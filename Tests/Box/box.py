@@ -34,6 +34,7 @@ class Box:
     def __enter__(self):
         private_mounts()
         self._stack = ExitStack()
+        self._second_bucket = None
         try:
             self._build()
         except BaseException:
@@ -76,6 +77,14 @@ class Box:
         self.orchestrator.wait_until_it_serves()
         self.orchestrator.install_wordpress()
         self.shipped = fronts.shipped_layer(self.folder / "shipped")
+
+    def second_bucket(self):
+        """The stricter one, with the same backup; started when it is first asked for."""
+        if self._second_bucket is None:
+            self._second_bucket = bucket.MinistackBucket(self.folder / "second-bucket", self.network.host("second-bucket"))
+            self._stack.callback(self._second_bucket.close)
+            self._second_bucket.put(self.backup.key, self.backup.path)
+        return self._second_bucket
 
     def _unmount_networks(self):
         for path in (self.folder / "network").iterdir():

@@ -104,14 +104,23 @@ class Front(Instance):
         status, body = self.get(path)
         return edition_of(status, body)
 
-    def everything_it_wrote(self):
-        """All the words that leave the instance or stay in its logs: console, journal, log files, what is in /run/amorce."""
-        parts = [self.console.read_text(errors="replace"), self.journal(), self.run("sh", "-c", "cat /run/amorce/*.json || :")]
-        for folder in ("/var/log", "/var/lib/amorce"):
-            for path in self.path(folder).rglob("*"):
-                if path.is_file() and not path.is_symlink() and path.suffix not in (".journal",):
-                    parts.append(path.read_bytes().decode("utf-8", "replace"))
+    def everything_it_said(self):
+        """All its logs: console, journal, the files in /var/log and what amorce shows in /run."""
+        parts = [self.console.read_text(errors="replace"), self.journal(), self.run("sh", "-c", "cat /run/amorce/*")]
+        for path in self.path("/var/log").rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.suffix != ".journal":
+                parts.append(path.read_bytes().decode("utf-8", "replace"))
         return "\n".join(parts)
+
+    def arguments_of_processes(self):
+        """The argument lists of all that runs in it now, which every user of a machine may read."""
+        found = []
+        for process in self._group.members():
+            try:
+                found.append(Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+            except OSError:
+                continue
+        return found
 
 
 def edition_of(status, body):

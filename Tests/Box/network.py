@@ -68,6 +68,11 @@ class Host:
         run("nsenter", f"--net={self.lan}", "ip", "link", "set", self.name, "up")
 
 
+    def hide(self, address):
+        """As if nothing were there, from this host only."""
+        run("nsenter", f"--net={self.namespace}", "ip", "route", "add", "unreachable", address)
+
+
 class Network:
     def __init__(self, folder):
         self.folder = Path(folder)

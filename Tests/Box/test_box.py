@@ -3,6 +3,9 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+from botocore.exceptions import ClientError
+
 import application
 import bucket
 import database
@@ -118,6 +121,16 @@ def test_two_instances_are_machines_of_their_own(box):
     assert two.run("systemctl", "is-active", "apache2").strip() == "active"
     one.cut_power()
     assert two.run("systemctl", "is-active", "apache2").strip() == "active"
+
+
+def test_the_second_bucket_demands_the_session_token(box):
+    second = box.second_bucket()
+    key, secret, token = second.keys
+    assert second.get(box.backup.key, second.keys) == box.backup.path.read_bytes()
+    for wrong in ((key, "wrong", token), (key, secret, "wrong"), (key, secret, None)):
+        with pytest.raises(ClientError) as refused:
+            second.get(box.backup.key, wrong)
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 403)
 
 
 def test_an_unplugged_orchestrator_answers_nobody(box):
