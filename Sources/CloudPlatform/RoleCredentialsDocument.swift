@@ -15,7 +15,7 @@ enum RoleCredentialsDocument {
             guard let text = members[name]?.text, !text.isEmpty else { throw malformed("no \(name)") }
             // It becomes part of a header.
             guard text.utf8.count <= 16384, text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) else {
-                throw malformed("a \(name) that is none")
+                throw malformed("an unusable \(name)")
             }
             return text
         }

@@ -105,7 +105,7 @@ public struct UserData {
         guard depth <= Self.depthLimit else { throw UserDataProblem(.tooDeep, origin: origin) }
         if entity.type.hasPrefix("multipart/") {
             for (index, part) in entity.parts(limit: Self.partLimit).enumerated() {
-                let name = part.fileName.map { " (\(Printable.text($0, limit: 80)))" } ?? ""
+                let name = part.fileName.map { " (\(Printable.text(Files.name(of: $0), limit: 80)))" } ?? ""
                 try collect(part, origin: "\(origin), part \(index + 1)\(name)", depth: depth + 1)
             }
             return
