@@ -1,6 +1,6 @@
 /// php.ini and its relatives, and the pools of PHP-FPM: both are read by Zend/zend_ini_scanner.l in its normal mode. There
 /// `'…'` holds anything but `'`, raw, line ends included, and neighbouring pieces join, so every byte string has a form:
-/// `'it'"'"'s'`.
+/// `'it'"'"'s'`. (But `''` is no piece: it joins to nothing, so inside the author's own `'…'` there is no way out and back.)
 struct IniScanner: PlaceScanner {
     private enum Place: Equatable {
         case key
@@ -110,8 +110,10 @@ struct IniScanner: PlaceScanner {
         switch (place, value) {
         case (.value, .boolean): return bytes
         case (.single, _):
-            // `'` ends the raw string, a quoted `'` follows, and another raw string begins.
-            return bytes.flatMap { $0 == .singleQuote ? Array("'\"'\"'".utf8) : [$0] }
+            guard !bytes.contains(.singleQuote) else {
+                throw Refusal("has a single quote, which has no form inside '…' here; write the tag without quotes or in \"…\"")
+            }
+            return bytes
         case (.double, _):
             if bytes.consists(ofWordsAnd: " ./:@,+-") { return bytes }
             return [.doubleQuote] + Self.pieces(bytes) + [.doubleQuote]

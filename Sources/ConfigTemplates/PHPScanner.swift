@@ -83,6 +83,7 @@ struct PHPScanner: PlaceScanner {
     private mutating func readHTML(_ byte: UInt8) -> String? {
         let end = tail.suffix(6).map(\.lowercased)
         if end.hasSuffix("<?=") || end.dropLast().elementsEqual("<?php".utf8) && (byte.isBlank || byte == .newline || byte == .carriageReturn) {
+            html.forgetAngle()
             enter(.code)
         } else if end.count >= 3, end.dropLast().hasSuffix("<?"), byte != UInt8(ascii: "p"), byte != UInt8(ascii: "P"),
             byte != UInt8(ascii: "x"), byte != UInt8(ascii: "=")
@@ -164,7 +165,9 @@ struct PHPScanner: PlaceScanner {
         switch place {
         case .html:
             if tail.suffix(5).contains("<?") { throw .place("the tag that begins PHP") }
-            bytes = try html.quote(value, before: following)
+            let text = try html.quote(value, before: following)
+            // PHP swallows a newline right behind `?>`.
+            bytes = text.first == .newline && tail.isEmpty ? Array("&#10;".utf8) + text.dropFirst() : text
         case .code: return try literal(value, before: following)
         case .single: bytes = Self.singleQuoted(try value.bytes())
         case .double(let label): bytes = try doubleQuoted(try value.bytes(), label: label, before: following)

@@ -108,6 +108,11 @@ struct HTMLScanner: PlaceScanner {
         tail = []
     }
 
+    /// The `<` that was read last began something that is not HTML, `<?php`.
+    mutating func forgetAngle() {
+        if tail.last == UInt8(ascii: "<") { tail.removeLast() }
+    }
+
     mutating func quote(_ value: Scalar, before following: Following) throws(Refusal) -> [UInt8] {
         switch place {
         case .text where tail.last == UInt8(ascii: "<"): throw .place("the name of an HTML tag")

@@ -155,7 +155,15 @@ struct ShellScanner: PlaceScanner {
         }
         if tail.last == .dollar, frames.last != .single { throw .place("an expansion that the template began with $") }
         let bytes = try value.bytes()
+        let startsWord = tail.last.map { $0.isBlank || $0 == .newline || ";&|(".utf8.contains($0) } ?? true
         tail = [UInt8(ascii: "x")]
+        if case .words? = frames.last, following.first == .equals, startsWord {
+            // A quoted name would make a command of the assignment.
+            guard let first = bytes.first, !first.isDigit, bytes.consists(ofWordsAnd: "") else {
+                throw Refusal("stands in the name of a variable, which takes letters, digits and _ only")
+            }
+            return bytes
+        }
         switch frames.last {
         case .comment?: return try CommentText.quote(value)
         case .single?: return bytes.flatMap { $0 == .singleQuote ? Array("'\"'\"'".utf8) : [$0] }
