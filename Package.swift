@@ -24,7 +24,7 @@ let safe: [SwiftSetting] = common + [.strictMemorySafety()]
 let staticLibraries: [LinkerSetting] =
     isStatic
     ? [
-        "curl", "nghttp2", "idn2", "unistring", "ssh2", "psl", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
+        "curl", "nghttp2", "psl", "idn2", "unistring", "ssh2", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
         "nettle", "gmp", "zstd", "lzma", "bz2", "lz4", "gcrypt", "gpg-error", "expat", "z",
     ].map { .linkedLibrary($0) } : []
 

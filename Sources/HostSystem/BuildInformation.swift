@@ -18,11 +18,19 @@ public enum BuildInformation {
     /// One line a library, each with its version as the library itself tells it.
     public static var libraries: [String] {
         [
-            String(cString: curl_version()),
+            curl,
             String(cString: archive_version_details()),
             "zlib " + String(cString: zlibVersion()),
             String(cString: OpenSSL_version(OPENSSL_VERSION)),
         ]
+    }
+
+    /// Not curl_version(): that one asks the LDAP library too, which is no part of a static binary.
+    private static var curl: String {
+        guard let information = amorce_curl_version_info() else { return "libcurl" }
+        func text(_ pointer: UnsafePointer<CChar>?) -> String { pointer.map { String(cString: $0) } ?? "" }
+        let all = information.pointee
+        return "libcurl \(text(all.version)) \(text(all.ssl_version)) nghttp2/\(text(all.nghttp2_version))"
     }
 
     public static var description: String {
