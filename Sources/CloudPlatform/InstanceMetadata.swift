@@ -38,7 +38,7 @@ public struct InstanceMetadata: Sendable {
                 }
                 if let silence { log.warning("\(silence); using \(data.source)") }
                 let unasked = providers[(index + 1)...].map(\.name).joined(separator: ", ")
-                log.notice("this instance is \(Self.spoken(data.identity)), by \(data.source)")
+                log.detail("this instance is \(Self.spoken(data.identity)), by \(data.source)")
                 if !unasked.isEmpty { log.detail("not asked, because the order is fixed: \(unasked)") }
                 return data
             } catch let problem as MetadataProblem {
@@ -48,7 +48,7 @@ public struct InstanceMetadata: Sendable {
             }
         }
         if let silence { throw silence }
-        log.notice("this machine has no instance metadata")
+        log.detail("this machine has no instance metadata")
         return InstanceData(
             identity: InstanceIdentity(platform: .none, id: ""), userData: nil, source: "no instance metadata")
     }
