@@ -182,7 +182,7 @@ import Testing
     @Test func whereSeveralKnowTheOrderDecidesAndIsLogged() throws {
         try writeSeed()
         #expect(try metadata().read(stop: stop).identity.platform == .ec2)
-        #expect(log.text.contains("notice: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
+        #expect(log.text.contains("detail: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
         #expect(log.text.contains("not asked, because the order is fixed: NoCloud seed"))
     }
 
