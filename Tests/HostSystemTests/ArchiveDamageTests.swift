@@ -234,6 +234,53 @@ struct ArchiveDamageTests {
         }
     }
 
+    @Test(
+        "data that carries no checksum is taken with a warning, unless a checksum lies beside it",
+        arguments: [(["zstd", "--no-check"], ArchiveFormat.tarZstd), (["xz", "--check=none"], .tarXz)])
+    func withoutChecks(_ row: (program: [String], format: ArchiveFormat)) throws {
+        let bytes = try Self.compress(Self.smallTar(), row.program)
+        #expect(try Attempt(bytes, as: row.format).result.get().warnings.count == 1)
+        let vouched = try Attempt(bytes, as: row.format) { $0.expectedSHA256 = Digest.sha256(bytes) }
+        #expect(try vouched.result.get().warnings.isEmpty)
+        // The second frame alone without one is noticed too.
+        let good = try Self.compress(Array(Self.smallTar().prefix(1024)), [row.program[0]])
+        let rest = try Self.compress(Array(Self.smallTar().dropFirst(1024)), row.program)
+        #expect(try Attempt(good + rest, as: row.format, pieceSize: 3).result.get().warnings.count == 1)
+    }
+
+    @Test("a window that would take a gigabyte of memory is refused")
+    func window() throws {
+        let scratch = try ScratchDirectory()
+        try scratch.write("small.tar", Self.smallTar())
+        // From a pipe zstd does not know the size and keeps the window it was told.
+        let bytes = try Program.check([
+            "bash", "-c", "cat \"$0\" | zstd -q --long=30 --ultra -22 -c", scratch("small.tar"),
+        ])
+        guard case .unsupported = try Attempt(bytes, as: .tarZstd).error else {
+            Issue.record("accepted")
+            return
+        }
+    }
+
+    @Test("skippable frames, as pzstd writes them, are skipped")
+    func skippableFrame() throws {
+        let frame = try Self.compress(Self.smallTar(), ["zstd"])
+        let skippable: [UInt8] = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4]
+        let result = try Attempt(skippable + frame + skippable, as: .tarZstd, pieceSize: 5).result.get()
+        #expect(result.files == 3 && result.warnings.isEmpty)
+        #expect(try Self.isRefused(Attempt(skippable, as: .tarZstd)))
+    }
+
+    @Test(
+        "refused at the first entry, with much more to come: nothing hangs", arguments: [ArchiveFormat.tar, .tarGzip])
+    func refusedEarly(_ format: ArchiveFormat) throws {
+        var tar = TarBuilder()
+        tar.add("../x", content: [1])
+        for index in 0..<8 { tar.add("f\(index)", content: [UInt8](repeating: UInt8(index), count: 4 << 20)) }
+        let bytes = format == .tar ? tar.finished : try Self.compress(tar.finished, ["gzip", "-1"])
+        #expect(try Attempt(bytes, as: format).error == .refused(.parentInName, entry: "../x"))
+    }
+
     @Test("a raised flag ends it")
     func stopped() throws {
         let scratch = try ScratchDirectory()
