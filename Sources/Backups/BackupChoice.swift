@@ -32,7 +32,9 @@ public struct BackupChoice {
         for object in objects {
             if let reason = reasonToSkip(object, prefix: prefix) {
                 // Companions and the pointer are part of the convention, and no news.
-                if !isConventional(object.key, prefix: prefix) { skipped.append(Skipped(key: object.key, reason: reason)) }
+                if !isConventional(object.key, prefix: prefix) {
+                    skipped.append(Skipped(key: object.key, reason: reason))
+                }
             } else {
                 archives.append(object)
             }
@@ -49,11 +51,15 @@ public struct BackupChoice {
             }
         }
         candidates.sort { ($0.time, $0.object.key) > ($1.time, $1.object.key) }
-        guard let newest = candidates.first else { throw .none(prefix: prefix, skipped: skipped.sorted { $0.key < $1.key }) }
+        guard let newest = candidates.first else {
+            throw .none(prefix: prefix, skipped: skipped.sorted { $0.key < $1.key })
+        }
         guard let newestWithin else { return candidates }
         let recent = candidates.filter { $0.age(now: now) <= newestWithin }
         if recent.isEmpty {
-            throw .tooOld(newest: newest, age: newest.age(now: now), allowed: newestWithin, skipped: skipped.sorted { $0.key < $1.key })
+            throw .tooOld(
+                newest: newest, age: newest.age(now: now), allowed: newestWithin,
+                skipped: skipped.sorted { $0.key < $1.key })
         }
         return recent
     }
@@ -82,7 +88,9 @@ public struct BackupChoice {
 
     private static func isConventional(_ key: String, prefix: String) -> Bool {
         if key == prefix || key == pointerKey(prefix: prefix) { return true }
-        return companionSuffixes.contains { key.hasSuffix($0) && ArchiveFormat(name: String(key.dropLast($0.count))) != nil }
+        return companionSuffixes.contains {
+            key.hasSuffix($0) && ArchiveFormat(name: String(key.dropLast($0.count))) != nil
+        }
     }
 
     private static func reasonToSkip(_ object: StoredObject, prefix: String) -> Skipped.Reason? {
@@ -104,7 +112,9 @@ public struct BackupChoice {
         let name = object.key.split(separator: "/").last.map(String.init) ?? object.key
         if let stamp = NameStamp(in: ArchiveFormat.stem(of: name)), stamp.seconds <= now + 86400 {
             // A date alone, and the store's time lies within that day: the store knows better.
-            if !stamp.hasTime, let modified = object.modified, (stamp.seconds..<stamp.seconds + 86400).contains(modified) {
+            if !stamp.hasTime, let modified = object.modified,
+                (stamp.seconds..<stamp.seconds + 86400).contains(modified)
+            {
                 return (modified, true)
             }
             return (stamp.seconds, true)
@@ -125,13 +135,17 @@ public enum BackupChoiceProblem: Error, Sendable, Equatable, CustomStringConvert
     }
 
     public var description: String {
-        let seen = skipped.prefix(20).map { "\n  \($0)" }.joined() + (skipped.count > 20 ? "\n  and \(skipped.count - 20) more" : "")
+        let seen =
+            skipped.prefix(20).map { "\n  \($0)" }.joined()
+            + (skipped.count > 20 ? "\n  and \(skipped.count - 20) more" : "")
         switch self {
         case .none(let prefix, let skipped):
             if skipped.isEmpty { return "there is no backup below \(Printable.text(prefix))" }
             return "there is no complete backup below \(Printable.text(prefix)); seen:" + seen
         case .tooOld(let newest, let age, let allowed, _):
-            let text = "the newest backup, \(Printable.text(newest.object.key)), is \(age.spoken) old, and \(allowed.spoken) is allowed"
+            let text =
+                "the newest backup, \(Printable.text(newest.object.key)), is \(age.spoken) old, "
+                + "and \(allowed.spoken) is allowed"
             return skipped.isEmpty ? text : text + "; passed over:" + seen
         }
     }

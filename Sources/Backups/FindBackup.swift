@@ -35,8 +35,8 @@ public struct FindBackup: Sendable {
             let index = candidates.firstIndex(where: { $0.object.key == key })
         else {
             log.warning(
-                "\(Printable.text(pointer)) names \"\(Printable.text(name))\", which is not there, not complete or too old: "
-                    + "the newest backup is taken")
+                "\(Printable.text(pointer)) names \"\(Printable.text(name))\", which is not there, not complete "
+                    + "or too old: the newest backup is taken")
             return candidates
         }
         var ordered = candidates

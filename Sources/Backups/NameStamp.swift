@@ -47,7 +47,7 @@ struct NameStamp: Equatable {
         guard let minute = reader.number(2) else { return dateOnly }
         var second = 0
         let minuteEnd = reader.position
-        if (reader.skip("-_:.") == isTimeSpaced), let number = reader.number(2) {
+        if reader.skip("-_:.") == isTimeSpaced, let number = reader.number(2) {
             second = number
         } else {
             reader.position = minuteEnd

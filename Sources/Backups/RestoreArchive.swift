@@ -22,17 +22,21 @@ public enum RestoreError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         func at(_ entry: String?) -> String { entry.map { ", at entry \($0)" } ?? "" }
         switch self {
-        case .badArchive(let key, let reason, let entry): return "the archive \(Printable.text(key)) is bad: \(reason)\(at(entry))"
+        case .badArchive(let key, let reason, let entry):
+            return "the archive \(Printable.text(key)) is bad: \(reason)\(at(entry))"
         case .refusedEntry(let key, let reason, let entry):
             return "the archive \(Printable.text(key)) is refused: \(reason)\(at(entry))"
         case .checksumMismatch(let key, let expected, let actual):
-            return "the archive \(Printable.text(key)) is not what was stored: its SHA-256 is \(actual), and should be \(expected)"
+            return
+                "the archive \(Printable.text(key)) is not what was stored: its SHA-256 is \(actual), "
+                + "and should be \(expected)"
         case .badChecksumFile(let key, let reason): return "\(Printable.text(key)) \(reason)"
         case .unsupported(let key, let reason, let entry):
             return "the archive \(Printable.text(key)) cannot be read: \(reason)\(at(entry))"
         case .limit(let key, let limit, let entry):
             return "the archive \(Printable.text(key)) is refused: \(limit)\(at(entry))"
-        case .noRoom(let key, let reason): return "there is no room for the archive \(Printable.text(key)): it \(reason)"
+        case .noRoom(let key, let reason):
+            return "there is no room for the archive \(Printable.text(key)): it \(reason)"
         }
     }
 }
@@ -89,11 +93,13 @@ public struct RestoreArchive: Sendable {
     /// Throws `RestoreError`, `HostError` of the file system, `StopReason`, and what the store throws, also when the object was
     /// replaced meanwhile. Blocking; `progress` is called on the calling thread, with compressed bytes and files.
     public func restore(
-        _ object: StoredObject, into directory: String, options: Options, stop: StopFlag, progress: @escaping ProgressHandler
+        _ object: StoredObject, into directory: String, options: Options, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> Result {
         guard let format = ArchiveFormat(name: object.key) else {
             throw RestoreError.unsupported(
-                key: object.key, reason: "its name ends in none of \(ArchiveFormat.allSuffixes.joined(separator: " "))", entry: nil)
+                key: object.key, reason: "its name ends in none of \(ArchiveFormat.allSuffixes.joined(separator: " "))",
+                entry: nil)
         }
         if object.size == 0 { throw RestoreError.badArchive(key: object.key, reason: "it is empty", entry: nil) }
         var extraction = ArchiveExtraction.Options(format: format, size: object.size)
@@ -104,7 +110,8 @@ public struct RestoreArchive: Sendable {
         log.detail("unpacking \(Printable.text(object.key)), \(format.rawValue), into \(Printable.text(directory))")
         let done: ArchiveExtraction.Result
         do {
-            done = try ArchiveExtraction.run(into: directory, options: extraction, stop: stop, progress: progress) { offset in
+            done = try ArchiveExtraction.run(into: directory, options: extraction, stop: stop, progress: progress) {
+                offset in
                 try store.open(object, from: offset, memory: options.memory, stop: stop) { _ in }
             }
         } catch let error as ArchiveError {
@@ -113,7 +120,8 @@ public struct RestoreArchive: Sendable {
         // An archive of nothing would empty the site.
         if done.files == 0 { throw RestoreError.badArchive(key: object.key, reason: "it holds no file", entry: nil) }
         return Result(
-            sha256: done.sha256.hex, files: done.files, directories: done.directories, links: done.links, bytes: done.bytes,
+            sha256: done.sha256.hex, files: done.files, directories: done.directories, links: done.links,
+            bytes: done.bytes,
             compressedBytes: done.compressedBytes, skipped: done.skipped, warnings: done.warnings)
     }
 
@@ -141,7 +149,9 @@ public struct RestoreArchive: Sendable {
             // Two spaces, or a space and a star for binary mode, stand before the name.
             let stated = rest.drop { $0 == " " || $0 == "\t" || $0 == "*" }
             if stated.isEmpty {
-                if lines.count > 1 { throw .badChecksumFile(key: key, reason: "has several lines, and one without a name") }
+                if lines.count > 1 {
+                    throw .badChecksumFile(key: key, reason: "has several lines, and one without a name")
+                }
                 bare = sum
             } else if rest.first != " " && rest.first != "\t" {
                 throw .badChecksumFile(key: key, reason: "is no SHA-256 checksum file")
@@ -160,7 +170,8 @@ public struct RestoreArchive: Sendable {
         case .limit(let limit, let entry): .limit(key: key, limit: limit, entry: entry)
         case .unsupported(let reason, let entry): .unsupported(key: key, reason: reason, entry: entry)
         case .noRoom, .noInodes: .noRoom(key: key, reason: error.reason)
-        case .checksumMismatch(let expected, let actual): .checksumMismatch(key: key, expected: expected, actual: actual)
+        case .checksumMismatch(let expected, let actual):
+            .checksumMismatch(key: key, expected: expected, actual: actual)
         }
     }
 }

@@ -14,17 +14,6 @@ public struct InstanceMetadata: Sendable {
         self.log = log
     }
 
-    /// Every platform amorce knows, in the order in which they are asked. A recording replaces them all.
-    public static func providers(
-        recording: String? = nil, ec2: EC2Metadata, layout: HostLayout, log: Log
-    ) -> [any MetadataProvider] {
-        if let recording { return [RecordedMetadata(file: recording)] }
-        return [
-            ec2,
-            NoCloudSeed(layout: layout, log: log),
-        ]
-    }
-
     /// Throws `StopReason` or `MetadataProblem`. A machine on which every platform is certainly absent gets an identity of the
     /// platform `none`.
     public func read(stop: StopFlag) throws -> InstanceData {

@@ -16,7 +16,7 @@ public struct InstanceData: Sendable {
 }
 
 /// One platform that may know this instance. Blocking; safe from any thread. To add a platform: a file with a provider, and
-/// its line in `InstanceMetadata.providers`.
+/// its line where the list for `InstanceMetadata` is made.
 public protocol MetadataProvider: Sendable {
     /// For messages: `EC2 instance metadata`.
     var name: String { get }

@@ -32,8 +32,8 @@ public final class RoleCredentials: CredentialProvider {
     private let pacing: MetadataPacing
     private let state = Mutex(State())
 
-    /// `patience` is how long one call waits for credentials that are refused or malformed: a role that was attached a moment
-    /// ago takes a while to be known. How long it waits for a service that does not answer, `metadata` decides.
+    /// `patience` is how long one call waits for a service that does not answer, and for credentials that are refused or
+    /// malformed: a role that was attached a moment ago takes a while to be known.
     public convenience init(metadata: EC2Metadata, patience: Duration = .seconds(60), log: Log) {
         self.init(metadata: metadata, patience: patience, log: log, now: { Host.now }, pacing: .real)
     }
@@ -61,7 +61,9 @@ public final class RoleCredentials: CredentialProvider {
             let isUsable = left > 0 || state.wasBornExpired
             if left > Self.advisory || (isUsable && now < state.nextAttempt) { return held }
             do {
-                let fresh = try fetch(patience: left > Self.mandatory ? nil : patience, stop: stop)
+                // Never so long that the present ones expire in the meantime.
+                let limit = max(.zero, min(.seconds(left), patience))
+                let fresh = try fetch(patience: left > Self.mandatory ? .zero : left > 0 ? limit : patience, stop: stop)
                 accept(fresh, &state)
                 return fresh
             } catch let reason as StopReason {
@@ -95,14 +97,14 @@ public final class RoleCredentials: CredentialProvider {
         state.nextAttempt = now + Self.interval
     }
 
-    /// Nil patience asks once.
-    private func fetch(patience: Duration?, stop: StopFlag) throws -> Credentials {
-        let end = pacing.now() + (patience ?? .zero)
+    /// Patience of zero asks once.
+    private func fetch(patience: Duration, stop: StopFlag) throws -> Credentials {
+        let end = pacing.now() + patience
         var attempts = 0
         while true {
             do {
-                let role = try role(isHurried: patience == nil, stop: stop)
-                guard let body = try get(Self.path + role, isHurried: patience == nil, stop: stop) else {
+                let role = try role(until: end, stop: stop)
+                guard let body = try get(Self.path + role, until: end, stop: stop) else {
                     // The list named it and it is gone: the profile was detached in between.
                     throw CredentialProblem.noInstanceProfile
                 }
@@ -120,10 +122,8 @@ public final class RoleCredentials: CredentialProvider {
         }
     }
 
-    private func role(isHurried: Bool, stop: StopFlag) throws -> String {
-        guard let body = try get(Self.path, isHurried: isHurried, stop: stop) else {
-            throw CredentialProblem.noInstanceProfile
-        }
+    private func role(until end: Duration, stop: StopFlag) throws -> String {
+        guard let body = try get(Self.path, until: end, stop: stop) else { throw CredentialProblem.noInstanceProfile }
         var name = String(decoding: body, as: UTF8.self)
         if name.hasSuffix("\n") { name.removeLast() }
         if name.isEmpty { throw CredentialProblem.noInstanceProfile }
@@ -132,9 +132,7 @@ public final class RoleCredentials: CredentialProvider {
         return name
     }
 
-    private func get(_ path: String, isHurried: Bool, stop: StopFlag) throws -> [UInt8]? {
-        isHurried
-            ? try metadata.get(path, limit: 32 << 10, patience: .zero, stop: stop)
-            : try metadata.get(path, limit: 32 << 10, stop: stop)
+    private func get(_ path: String, until end: Duration, stop: StopFlag) throws -> [UInt8]? {
+        try metadata.get(path, limit: 32 << 10, patience: max(.zero, end - pacing.now()), stop: stop)
     }
 }

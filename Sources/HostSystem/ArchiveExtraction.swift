@@ -80,7 +80,8 @@ public enum ArchiveExtraction {
         // zip checks each member's CRC-32.
         let hasChecks = decoder?.hasChecks ?? (options.format == .zip)
         if !hasChecks && options.expectedSHA256 == nil {
-            result.warnings.append("the archive holds no checksum of its contents, and none lies beside it: nothing vouches for them")
+            result.warnings.append(
+                "the archive holds no checksum of its contents, and none lies beside it: nothing vouches for them")
         }
         return result
     }
@@ -99,7 +100,9 @@ public enum ArchiveExtraction {
             try stop.check()
             switch try policy.decide(entry) {
             case .skip(let isStripped):
-                if isStripped && entry.kind != .directory && result.skipped.count < 100 { result.skipped.append(entry.shownName) }
+                if isStripped && entry.kind != .directory && result.skipped.count < 100 {
+                    result.skipped.append(entry.shownName)
+                }
             case .make(let member):
                 // A sparse file may state far more than the archive holds.
                 if entry.size > 64 << 20 { try checkRoom(directory, bytes: entry.size) }
@@ -138,7 +141,8 @@ public enum ArchiveExtraction {
         return reader
     }
 
-    private static func check(_ source: HeadSource, is format: ArchiveFormat, inside outer: ArchiveFormat? = nil) throws {
+    private static func check(_ source: HeadSource, is format: ArchiveFormat, inside outer: ArchiveFormat? = nil) throws
+    {
         let found = ArchiveFormat.recognise(try source.head(ArchiveFormat.headLength))
         guard found != .format(format) else { return }
         let expected = outer.map { "\(format.article) inside \($0.article)" } ?? format.article

@@ -19,7 +19,9 @@ public enum ArchiveFormat: String, Sendable, CaseIterable {
 
     /// By the suffix of a file name or key; nil for any other.
     public init?(name: String) {
-        guard let found = Self.allCases.first(where: { $0.suffixes.contains { name.hasSuffix($0) } }) else { return nil }
+        guard let found = Self.allCases.first(where: { $0.suffixes.contains { name.hasSuffix($0) } }) else {
+            return nil
+        }
         self = found
     }
 
@@ -47,7 +49,8 @@ public enum ArchiveFormat: String, Sendable, CaseIterable {
         if isTar(head) { return .format(.tar) }
         let others: [(String, String)] = [
             ("7z\u{bc}\u{af}\u{27}\u{1c}", "a 7-Zip archive"), ("Rar!", "a RAR archive"), ("LRZI", "an lrzip file"),
-            ("LZIP", "an lzip file"), ("\u{89}LZO", "an lzop file"), ("GRZipII", "a GRZip file"), ("#mtree", "an mtree file"),
+            ("LZIP", "an lzip file"), ("\u{89}LZO", "an lzop file"), ("GRZipII", "a GRZip file"),
+            ("#mtree", "an mtree file"),
             ("07070", "a cpio archive"), ("!<arch>", "an ar archive"), ("%PDF", "a PDF document"),
             ("\u{7f}ELF", "a program"), ("#!", "a script"), ("xar!", "a xar archive"), ("MSCF", "a cabinet file"),
             ("PK", "a piece of a split zip archive"),
@@ -59,7 +62,9 @@ public enum ArchiveFormat: String, Sendable, CaseIterable {
         if begins([0x1f, 0x9d]) { return .other("a compress (.Z) file") }
         let text = head.drop { $0 == 0x20 || (0x09...0x0d).contains($0) || [0xef, 0xbb, 0xbf].contains($0) }
         let start = String(decoding: text.prefix(14), as: UTF8.self).lowercased()
-        if start.hasPrefix("<!doctype html") || start.hasPrefix("<html") || start.hasPrefix("<head") { return .other("a web page") }
+        if start.hasPrefix("<!doctype html") || start.hasPrefix("<html") || start.hasPrefix("<head") {
+            return .other("a web page")
+        }
         if start.hasPrefix("<?xml") || start.hasPrefix("<error") { return .other("an XML document") }
         if start.hasPrefix("{") || start.hasPrefix("[") { return .other("a JSON document") }
         if head.allSatisfy({ $0 >= 0x20 && $0 < 0x7f || (0x09...0x0d).contains($0) }) { return .other("plain text") }

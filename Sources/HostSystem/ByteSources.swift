@@ -202,7 +202,9 @@ final class ReadAheadSource: ByteSource {
                 shared.consumed += 1
                 pthread_cond_broadcast(shared.changed)
             }
-            while shared.produced == shared.consumed && !shared.isDone { pthread_cond_wait(shared.changed, shared.mutex) }
+            while shared.produced == shared.consumed && !shared.isDone {
+                pthread_cond_wait(shared.changed, shared.mutex)
+            }
             if shared.produced == shared.consumed {
                 if let failure = shared.failure { throw failure }
                 return UnsafeRawBufferPointer(start: nil, count: 0)

@@ -4,7 +4,8 @@ public enum CivilTime {
     public static func seconds(
         year: Int, month: Int, day: Int, hour: Int = 0, minute: Int = 0, second: Int = 0
     ) -> Int64? {
-        guard (1970...9999).contains(year), (1...12).contains(month), (0..<24).contains(hour), (0..<60).contains(minute),
+        guard (1970...9999).contains(year), (1...12).contains(month), (0..<24).contains(hour),
+            (0..<60).contains(minute),
             (0...60).contains(second), day >= 1, day <= daysIn(month: month, year: year)
         else { return nil }
         // Days from the era's start, years beginning in March so that the leap day is the last (Howard Hinnant's civil_from_days).

@@ -15,7 +15,8 @@ protocol Codec: AnyObject {
     func begin() throws(ArchiveError)
     /// Takes from `input` and puts into `output`, both shortened by what was used; true at the end of the member, with every
     /// check that the format has for it passed.
-    func step(_ input: inout UnsafeRawBufferPointer, _ output: inout UnsafeMutableRawBufferPointer) throws(ArchiveError) -> Bool
+    func step(_ input: inout UnsafeRawBufferPointer, _ output: inout UnsafeMutableRawBufferPointer) throws(ArchiveError)
+        -> Bool
 }
 
 /// The decompressed bytes of a source. Each member is checked whole; the end of the input is only an end between two members,
@@ -204,7 +205,8 @@ final class ZstdCodec: Codec {
         _ input: inout UnsafeRawBufferPointer, _ output: inout UnsafeMutableRawBufferPointer
     ) throws(ArchiveError) -> Bool {
         // No more than the header until it is looked at.
-        let offered = header.count < Self.headerLength ? min(input.count, Self.headerLength - header.count) : input.count
+        let offered =
+            header.count < Self.headerLength ? min(input.count, Self.headerLength - header.count) : input.count
         var from = ZSTD_inBuffer(src: input.baseAddress, size: offered, pos: 0)
         var to = ZSTD_outBuffer(dst: output.baseAddress, size: output.count, pos: 0)
         let code = ZSTD_decompressStream(context, &to, &from)

@@ -83,7 +83,9 @@ struct ExtractionPolicy {
         if name[0] == UInt8(ascii: "/") { throw .refused(.absoluteName, entry: entry.shownName) }
         if name.contains(0) { throw .damaged("a name with a NUL byte", entry: entry.shownName) }
         let parts = name.split(separator: UInt8(ascii: "/"))
-        if parts.contains(where: { $0.elementsEqual("..".utf8) }) { throw .refused(.parentInName, entry: entry.shownName) }
+        if parts.contains(where: { $0.elementsEqual("..".utf8) }) {
+            throw .refused(.parentInName, entry: entry.shownName)
+        }
         // As GNU tar counts: a leading `.` is a component too.
         if stripComponents > 0 && parts.count <= stripComponents { return nil }
         var result: [UInt8] = []

@@ -64,7 +64,7 @@ public struct HTTPResponse: Sendable {
 public protocol HTTPTransportFailure: Error, CustomStringConvertible {
     /// A limit of the request ran out: until the connection stood, or until the answer was whole.
     var isTimeout: Bool { get }
-    /// Nobody listens at that address.
+    /// Nobody listens at that address, or no route leads there.
     var isRefused: Bool { get }
     /// The answer is larger than `bodyLimit`: the next one will be too.
     var isTooLarge: Bool { get }

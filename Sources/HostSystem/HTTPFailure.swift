@@ -95,3 +95,19 @@ public struct HTTPFailure: Error, Sendable, Equatable, CustomStringConvertible {
         return "\(url): \(what)" + (detail.isEmpty ? "" : " (\(detail))")
     }
 }
+
+extension HTTPFailure: HTTPTransportFailure {
+    public var isTimeout: Bool {
+        switch kind {
+        case .connectTimeout, .timeout, .stalled, .tooSlow: true
+        default: false
+        }
+    }
+
+    /// No route counts as nobody there: both pass when the network, or the other side, has come up.
+    public var isRefused: Bool { kind == .refused || kind == .networkUnreachable }
+
+    public var isTooLarge: Bool {
+        if case .tooLarge = kind { true } else { false }
+    }
+}

@@ -64,7 +64,8 @@ final class TarReader: EntryReader {
         current = Printable.text(name)
         if code == ARCHIVE_WARN { try note(archive_error_string(archive).map { String(cString: $0) } ?? "") }
         return ArchiveEntry(
-            name: name, kind: kind(of: raw), size: archive_entry_size(raw), mode: UInt32(archive_entry_perm(raw)) & 0o7777,
+            name: name, kind: kind(of: raw), size: archive_entry_size(raw),
+            mode: UInt32(archive_entry_perm(raw)) & 0o7777,
             modified: archive_entry_mtime_is_set(raw) != 0
                 ? (Int64(archive_entry_mtime(raw)), Int(archive_entry_mtime_nsec(raw))) : nil)
     }
@@ -106,14 +107,18 @@ final class TarReader: EntryReader {
         let headerPosition = archive_read_header_position(archive)
         while true {
             try stop.check()
-            guard let bytes = feed.next() else { throw feed.failure ?? ArchiveError.damaged("the tar archive ends in an error") }
+            guard let bytes = feed.next() else {
+                throw feed.failure ?? ArchiveError.damaged("the tar archive ends in an error")
+            }
             if bytes.isEmpty { break }
         }
         let rest = feed.total - headerPosition
         if rest < 1024 && feed.trailingZeros >= rest {
             throw ArchiveError.damaged("the tar archive has no end mark: it is truncated")
         }
-        if feed.trailingZeros < rest { throw ArchiveError.damaged("something other than zeros follows the end of the tar archive") }
+        if feed.trailingZeros < rest {
+            throw ArchiveError.damaged("something other than zeros follows the end of the tar archive")
+        }
     }
 
     /// The error of the source, where that is what stopped libarchive; else libarchive's own.

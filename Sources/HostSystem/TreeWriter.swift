@@ -90,15 +90,23 @@ struct TreeWriter: ~Copyable {
         switch member.kind {
         case .regular:
             let file = try create(parent, name, member)
-            defer { close(file) }
-            try write(file, member, size: size, contents: contents)
-            try finish(file, member, time)
+            do {
+                try write(file, member, size: size, contents: contents)
+                try finish(file, member, time)
+            } catch {
+                close(file)
+                throw error
+            }
+            // Some file systems tell only now that the data found no room.
+            if close(file) != 0 { throw failure("close", member) }
             files += 1
         case .directory:
             try makeDirectory(parent, name, member)
             directories.append(Directory(path: member.path, mode: member.mode, modified: time))
         case .symlink(let target):
-            try link(parent, name, member, replacing: .symlink(target: target)) { symlinkat(Self.text(target), parent, name) }
+            try link(parent, name, member, replacing: .symlink(target: target)) {
+                symlinkat(Self.text(target), parent, name)
+            }
             if let owner, fchownat(parent, name, owner.owner, owner.group, AT_SYMLINK_NOFOLLOW) != 0 {
                 throw failure("fchownat", member)
             }
@@ -131,7 +139,8 @@ struct TreeWriter: ~Copyable {
         var end: Int64 = 0
         try contents { offset, bytes in
             guard offset >= end, offset <= size, Int64(bytes.count) <= size - offset else {
-                throw ArchiveError.damaged("the contents do not lie within the stated size", entry: Printable.text(member.path))
+                throw ArchiveError.damaged(
+                    "the contents do not lie within the stated size", entry: Printable.text(member.path))
             }
             var rest = bytes
             var position = offset
@@ -182,7 +191,8 @@ struct TreeWriter: ~Copyable {
         }
         defer { close(targetParent) }
         var status = stat()
-        guard fstatat(targetParent, targetName, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFREG else {
+        guard fstatat(targetParent, targetName, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFREG
+        else {
             throw refusal(.hardLinkToNoEarlierFile, member)
         }
         // Flags 0: linkat does not follow a symlink in the last component.
@@ -287,7 +297,9 @@ struct TreeWriter: ~Copyable {
             if let owner, fchown(descriptor, owner.owner, owner.group) != 0 {
                 throw HostError("fchown", shown(directory.path), errno: errno)
             }
-            if fchmod(descriptor, directory.mode) != 0 { throw HostError("fchmod", shown(directory.path), errno: errno) }
+            if fchmod(descriptor, directory.mode) != 0 {
+                throw HostError("fchmod", shown(directory.path), errno: errno)
+            }
             if let time = directory.modified, futimens(descriptor, [Self.omitted, time]) != 0 {
                 throw HostError("futimens", shown(directory.path), errno: errno)
             }

@@ -45,7 +45,8 @@ final class ZipReader: EntryReader {
     ///   - open: the object's bytes from an offset on; called for the end, the central directory and then the whole.
     ///   - size: of the object, which must be known: a zip is read from its end.
     init(
-        size: Int64, limits: ExtractionLimits, open: (Int64) throws -> any ByteSource, whole: () throws -> any ByteSource
+        size: Int64, limits: ExtractionLimits, open: (Int64) throws -> any ByteSource,
+        whole: () throws -> any ByteSource
     ) throws {
         self.limits = limits
         let end = try EndRecord.find(size: size, open: open)
@@ -53,7 +54,9 @@ final class ZipReader: EntryReader {
             throw ArchiveError.limit(.directorySize(limits.directorySize))
         }
         // A record has 46 bytes at least: a count that cannot be true must not reserve memory.
-        guard end.entries <= end.directorySize / 46 else { throw ArchiveError.damaged("the zip's end record does not add up") }
+        guard end.entries <= end.directorySize / 46 else {
+            throw ArchiveError.damaged("the zip's end record does not add up")
+        }
         guard end.entries <= Int64(limits.entries) else { throw ArchiveError.limit(.entries(limits.entries)) }
         let bytes = try ByteCursor(open(end.directoryOffset)).take(Int(end.directorySize))
         directory = bytes
@@ -89,7 +92,8 @@ final class ZipReader: EntryReader {
         try readLocalHeader(record)
         current = record
         var entry = ArchiveEntry(
-            name: record.name, kind: .regular, size: record.size, mode: 0, modified: (record.modified ?? dosTime(record), 0))
+            name: record.name, kind: .regular, size: record.size, mode: 0,
+            modified: (record.modified ?? dosTime(record), 0))
         // 3: Unix, 19: macOS; both keep st_mode in the upper half of the external attributes.
         let mode = record.system == 3 || record.system == 19 ? record.attributes >> 16 : 0
         entry.mode = mode & 0o7777
@@ -105,7 +109,8 @@ final class ZipReader: EntryReader {
         case UInt32(S_IFDIR): entry.kind = .directory
         case UInt32(S_IFREG), 0:
             // 0x10: the directory attribute of MS-DOS.
-            let isDirectory = record.name.last == UInt8(ascii: "/") || record.system == 0 && record.attributes & 0x10 != 0
+            let isDirectory =
+                record.name.last == UInt8(ascii: "/") || record.system == 0 && record.attributes & 0x10 != 0
             entry.kind = isDirectory ? .directory : .regular
         default: entry.kind = .special("special file")
         }
@@ -117,7 +122,9 @@ final class ZipReader: EntryReader {
     }
 
     private func readLocalHeader(_ record: Record) throws {
-        guard record.offset >= cursor.position else { throw ArchiveError.damaged("members overlap", entry: record.shownName) }
+        guard record.offset >= cursor.position else {
+            throw ArchiveError.damaged("members overlap", entry: record.shownName)
+        }
         try cursor.skip(record.offset - cursor.position)
         let header = Fields(try cursor.take(30))
         guard header.long(0) == 0x0403_4b50 else {
@@ -143,7 +150,8 @@ final class ZipReader: EntryReader {
             && (followsLater || header.long(18) == .max || Int64(header.long(18)) == record.packed)
             && (followsLater || header.long(22) == .max || Int64(header.long(22)) == record.size)
         guard agrees, record.method == 8 || record.packed == record.size else {
-            throw ArchiveError.damaged("the member's header disagrees with the central directory", entry: record.shownName)
+            throw ArchiveError.damaged(
+                "the member's header disagrees with the central directory", entry: record.shownName)
         }
     }
 
@@ -270,13 +278,16 @@ final class ZipReader: EntryReader {
         ) throws -> EndRecord {
             let fields = Fields(tail, at: position)
             var end = EndRecord(
-                entries: Int64(fields.short(10)), directorySize: Int64(fields.long(12)), directoryOffset: Int64(fields.long(16)))
+                entries: Int64(fields.short(10)), directorySize: Int64(fields.long(12)),
+                directoryOffset: Int64(fields.long(16)))
             var directoryEnd = tailStart + Int64(position)
             let disks = [fields.short(4), fields.short(6)]
             let isLarge = fields.short(10) == .max || fields.long(12) == .max || fields.long(16) == .max
             if isLarge, position >= 20, Fields(tail, at: position - 20).long(0) == 0x0706_4b50 {
                 let place = Fields(tail, at: position - 20).wide(8)
-                guard place >= 0, place < directoryEnd else { throw ArchiveError.damaged("the zip64 end record is missing") }
+                guard place >= 0, place < directoryEnd else {
+                    throw ArchiveError.damaged("the zip64 end record is missing")
+                }
                 let large = Fields(try ByteCursor(open(place)).take(56))
                 guard large.long(0) == 0x0606_4b50, large.wide(4) >= 44, large.wide(4) < 65536,
                     place + 12 + large.wide(4) == directoryEnd - 20
@@ -287,7 +298,8 @@ final class ZipReader: EntryReader {
                 throw ArchiveError.unsupported("a zip archive of several parts")
             }
             let (sum, overflow) = end.directoryOffset.addingReportingOverflow(end.directorySize)
-            guard end.entries >= 0, end.directorySize >= 0, end.directoryOffset >= 0, !overflow, sum == directoryEnd else {
+            guard end.entries >= 0, end.directorySize >= 0, end.directoryOffset >= 0, !overflow, sum == directoryEnd
+            else {
                 throw ArchiveError.damaged("the zip's parts do not lie where its end record says")
             }
             return end
@@ -308,7 +320,9 @@ extension ZipReader.Record {
                 // Zip64: only the fields that are all ones in the record, in this order.
                 var field = position
                 func wide() throws(ArchiveError) -> Int64 {
-                    guard position + size - field >= 8 else { throw .damaged("a zip64 field is cut short", entry: shownName) }
+                    guard position + size - field >= 8 else {
+                        throw .damaged("a zip64 field is cut short", entry: shownName)
+                    }
                     defer { field += 8 }
                     return Fields(bytes, at: field).wide(0)
                 }

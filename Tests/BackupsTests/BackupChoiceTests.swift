@@ -5,26 +5,32 @@ import Testing
 @testable import Backups
 
 struct NameStampTests {
-    @Test("stamps", arguments: [
-        ("20261124T030000Z", 1_795_489_200, true), ("20261124-030000", 1_795_489_200, true),
-        ("20261124_030000", 1_795_489_200, true), ("20261124030000", 1_795_489_200, true),
-        ("202611240300", 1_795_489_200, true), ("20261124T0300Z", 1_795_489_200, true),
-        ("2026-11-24T03-00-00", 1_795_489_200, true), ("2026-11-24T03:00:00Z", 1_795_489_200, true),
-        ("2026-11-24_03.00.00", 1_795_489_200, true), ("2026-11-24-0300", 1_795_489_200, true),
-        ("2026-11-24", 1_795_478_400, false), ("20261124", 1_795_478_400, false),
-        ("boutique-v20240101-20261124T030000Z", 1_795_489_200, true), ("boutique_2026-11-24_full", 1_795_478_400, false),
-        ("2024-02-29", 1_709_164_800, false), ("app-20261124-12", 1_795_478_400, false),
-        ("20261124T250000Z", 1_795_478_400, false),
-    ])
+    @Test(
+        "stamps",
+        arguments: [
+            ("20261124T030000Z", 1_795_489_200, true), ("20261124-030000", 1_795_489_200, true),
+            ("20261124_030000", 1_795_489_200, true), ("20261124030000", 1_795_489_200, true),
+            ("202611240300", 1_795_489_200, true), ("20261124T0300Z", 1_795_489_200, true),
+            ("2026-11-24T03-00-00", 1_795_489_200, true), ("2026-11-24T03:00:00Z", 1_795_489_200, true),
+            ("2026-11-24_03.00.00", 1_795_489_200, true), ("2026-11-24-0300", 1_795_489_200, true),
+            ("2026-11-24", 1_795_478_400, false), ("20261124", 1_795_478_400, false),
+            ("boutique-v20240101-20261124T030000Z", 1_795_489_200, true),
+            ("boutique_2026-11-24_full", 1_795_478_400, false),
+            ("2024-02-29", 1_709_164_800, false), ("app-20261124-12", 1_795_478_400, false),
+            ("20261124T250000Z", 1_795_478_400, false),
+        ])
     func recognised(_ name: String, _ seconds: Int64, _ hasTime: Bool) throws {
         let stamp = try #require(NameStamp(in: name))
         #expect(stamp.seconds == seconds && stamp.hasTime == hasTime)
     }
 
-    @Test("no stamps", arguments: [
-        "", "site", "1764000000", "2026", "2026-13-01", "2025-02-29", "20261301", "123456789", "202611241", "19991231", "v1.2.3",
-        "2026-1-2", "build-20269999",
-    ])
+    @Test(
+        "no stamps",
+        arguments: [
+            "", "site", "1764000000", "2026", "2026-13-01", "2025-02-29", "20261301", "123456789", "202611241",
+            "19991231", "v1.2.3",
+            "2026-1-2", "build-20269999",
+        ])
     func notRecognised(_ name: String) { #expect(NameStamp(in: name) == nil) }
 }
 
@@ -36,13 +42,16 @@ struct BackupChoiceTests {
     }
 
     static func keys(_ objects: [StoredObject], within: Duration? = nil) throws -> [String] {
-        try BackupChoice.newest(in: objects, prefix: "b/", now: now, newestWithin: within).map { String($0.object.key.dropFirst(2)) }
+        try BackupChoice.newest(in: objects, prefix: "b/", now: now, newestWithin: within).map {
+            String($0.object.key.dropFirst(2))
+        }
     }
 
     @Test("the stamp in the name beats the order of the listing and of the uploads")
     func stamps() throws {
         let found = try Self.keys([
-            Self.object("20261122T030000Z.tar.zst", modified: Self.now), Self.object("20261124T030000Z.tar.zst", modified: 5),
+            Self.object("20261122T030000Z.tar.zst", modified: Self.now),
+            Self.object("20261124T030000Z.tar.zst", modified: 5),
             Self.object("20261123T030000Z.tar.gz"),
         ])
         #expect(found == ["20261124T030000Z.tar.zst", "20261123T030000Z.tar.gz", "20261122T030000Z.tar.zst"])
@@ -71,8 +80,10 @@ struct BackupChoiceTests {
 
     static let foreign: [(String, Int64?, BackupChoice.Skipped.Reason)] = [
         ("20261124T030000Z.tar.zst.part", 9, .unfinishedName), ("20261124T030000Z.tar.zst.tmp", 9, .unfinishedName),
-        ("20261124T030000Z.tar.zst.1a2b3c.partial", 9, .unfinishedName), (".20261124T030000Z.tar.zst", 9, .unfinishedName),
-        ("x.part.tar.gz", 9, .unfinishedName), ("x.tar.gz~", 9, .unfinishedName), ("x.tar.gz.6eF5b5da", 9, .noArchiveName),
+        ("20261124T030000Z.tar.zst.1a2b3c.partial", 9, .unfinishedName),
+        (".20261124T030000Z.tar.zst", 9, .unfinishedName),
+        ("x.part.tar.gz", 9, .unfinishedName), ("x.tar.gz~", 9, .unfinishedName),
+        ("x.tar.gz.6eF5b5da", 9, .noArchiveName),
         ("x.tar.gz.crdownload", 9, .unfinishedName), ("x.sql", 9, .noArchiveName), ("x.7z", 9, .noArchiveName),
         ("x.tar.gz", 0, .empty), ("old/x.tar.gz", 9, .deeper), ("", 0, .noArchiveName),
     ]
@@ -96,7 +107,9 @@ struct BackupChoiceTests {
         #expect(throws: BackupChoiceProblem.none(prefix: "b/", skipped: [])) { try Self.keys([]) }
     }
 
-    @Test("where companions are used, an archive without one is still being uploaded", arguments: [".sha256", ".complete"])
+    @Test(
+        "where companions are used, an archive without one is still being uploaded",
+        arguments: [".sha256", ".complete"])
     func companions(_ suffix: String) throws {
         let newest = Self.object("20261124T030000Z.tar.zst")
         let older = Self.object("20261123T030000Z.tar.zst")
@@ -107,8 +120,9 @@ struct BackupChoiceTests {
         #expect(try Self.keys(both) == ["20261124T030000Z.tar.zst", "20261123T030000Z.tar.zst"])
         // A companion of nothing proves no convention; an empty checksum is none yet.
         #expect(try Self.keys([newest, Self.object("gone.tar" + suffix)]) == ["20261124T030000Z.tar.zst"])
-        #expect(try Self.keys([newest, older, companion, Self.object("20261124T030000Z.tar.zst.sha256", size: 0)])
-            == ["20261123T030000Z.tar.zst"])
+        #expect(
+            try Self.keys([newest, older, companion, Self.object("20261124T030000Z.tar.zst.sha256", size: 0)])
+                == ["20261123T030000Z.tar.zst"])
     }
 
     @Test("older than newest-within is refused, with its age")
@@ -126,9 +140,17 @@ struct BackupChoiceTests {
 
     @Test("other prefixes do not mix in; an empty prefix is the whole store")
     func prefixes() throws {
-        let objects = [StoredObject(key: "bx.tar", size: 1, modified: 5), StoredObject(key: "b/y.tar", size: 1, modified: 9)]
-        #expect(try BackupChoice.newest(in: objects, prefix: "b", now: Self.now, newestWithin: nil).map(\.object.key) == ["bx.tar"])
-        #expect(try BackupChoice.newest(in: objects, prefix: "", now: Self.now, newestWithin: nil).map(\.object.key) == ["bx.tar"])
+        let objects = [
+            StoredObject(key: "bx.tar", size: 1, modified: 5), StoredObject(key: "b/y.tar", size: 1, modified: 9),
+        ]
+        #expect(
+            try BackupChoice.newest(in: objects, prefix: "b", now: Self.now, newestWithin: nil).map(\.object.key) == [
+                "bx.tar"
+            ])
+        #expect(
+            try BackupChoice.newest(in: objects, prefix: "", now: Self.now, newestWithin: nil).map(\.object.key) == [
+                "bx.tar"
+            ])
     }
 }
 
@@ -156,13 +178,16 @@ struct FindBackupTests {
         #expect(try find() == ("20261124T030000Z.tar", 0))
     }
 
-    @Test("a pointer to a complete backup is followed", arguments: ["20261123T030000Z.tar\n", "b/20261123T030000Z.tar", "/b/20261123T030000Z.tar \nmore"])
+    @Test(
+        "a pointer to a complete backup is followed",
+        arguments: ["20261123T030000Z.tar\n", "b/20261123T030000Z.tar", "/b/20261123T030000Z.tar \nmore"])
     func pointer(_ text: String) throws {
         try scratch.write("b/latest", text)
         #expect(try find() == ("20261123T030000Z.tar", 0))
     }
 
-    @Test("a pointer to nothing, or nonsense: the newest, with a warning", arguments: ["", "gone.tar", "../x", "\u{0}"])
+    @Test(
+        "a pointer to nothing, or nonsense: the newest, with a warning", arguments: ["", "gone.tar", "../x", "\u{0}"])
     func badPointer(_ text: String) throws {
         try scratch.write("b/latest", text)
         #expect(try find() == ("20261124T030000Z.tar", 1))

@@ -57,7 +57,10 @@ struct RestoreArchiveTests {
     func mismatch() throws {
         let object = try pack("x.tar.gz")
         let actual = Digest.sha256(try FileReading.bytes(scratch("store/x.tar.gz"), limit: 1 << 20)).hex
-        #expect(throws: RestoreError.checksumMismatch(key: "x.tar.gz", expected: String(repeating: "00", count: 32), actual: actual)) {
+        #expect(
+            throws: RestoreError.checksumMismatch(
+                key: "x.tar.gz", expected: String(repeating: "00", count: 32), actual: actual)
+        ) {
             try restore(object, .init(expectedSHA256: [UInt8](repeating: 0, count: 32)))
         }
     }
@@ -79,22 +82,32 @@ struct RestoreArchiveTests {
         tar.add("evil", type: "2", link: "/etc/passwd")
         try scratch.write("store/x.tar", tar.finished)
         let object = try #require(try store.stat(key: "x.tar", stop: StopFlag()))
-        #expect(throws: RestoreError.refusedEntry(key: "x.tar", reason: .absoluteLinkTarget, entry: "evil")) { try restore(object) }
+        #expect(throws: RestoreError.refusedEntry(key: "x.tar", reason: .absoluteLinkTarget, entry: "evil")) {
+            try restore(object)
+        }
     }
 
     static let sum = String(repeating: "ab", count: 32)
 
-    @Test("checksum files", arguments: [
-        "\(sum)\n", sum, "\(sum)  x.tar\n", "\(sum) *x.tar\n", "\(sum)  ./x.tar\n", "\(sum.uppercased())  /var/b/x.tar\r\n",
-        "\(String(repeating: "0", count: 64))  other.tar\n\(sum)  x.tar\n",
-    ])
+    @Test(
+        "checksum files",
+        arguments: [
+            "\(sum)\n", sum, "\(sum)  x.tar\n", "\(sum) *x.tar\n", "\(sum)  ./x.tar\n",
+            "\(sum.uppercased())  /var/b/x.tar\r\n",
+            "\(String(repeating: "0", count: 64))  other.tar\n\(sum)  x.tar\n",
+        ])
     func checksums(_ text: String) throws {
-        #expect(try RestoreArchive.checksum(in: Array(text.utf8), for: "b/x.tar", file: "f") == [UInt8](repeating: 0xab, count: 32))
+        #expect(
+            try RestoreArchive.checksum(in: Array(text.utf8), for: "b/x.tar", file: "f")
+                == [UInt8](repeating: 0xab, count: 32))
     }
 
-    @Test("malformed checksum files are errors, not absence", arguments: [
-        "", "\n", "deadbeef\n", "\(sum)  other.tar\n", "\(sum)x  x.tar", "<html>", "\(sum)\n\(sum)\n", "\(sum)ab\n", "x.tar \(sum)",
-    ])
+    @Test(
+        "malformed checksum files are errors, not absence",
+        arguments: [
+            "", "\n", "deadbeef\n", "\(sum)  other.tar\n", "\(sum)x  x.tar", "<html>", "\(sum)\n\(sum)\n", "\(sum)ab\n",
+            "x.tar \(sum)",
+        ])
     func badChecksums(_ text: String) throws {
         #expect(throws: RestoreError.self) {
             try RestoreArchive.checksum(in: Array(text.utf8), for: "b/x.tar", file: "f")
@@ -124,7 +137,9 @@ struct RestoreArchiveTests {
                 """
             try Program.check(["bash", "-c", script, scratch.path])
             let store = TestFolderStore(scratch.path)
-            guard let object = try store.stat(key: "x.tar." + compression, stop: StopFlag()) else { preconditionFailure() }
+            guard let object = try store.stat(key: "x.tar." + compression, stop: StopFlag()) else {
+                preconditionFailure()
+            }
             func memory(_ field: String) throws -> Int {
                 let text = try FileReading.text("/proc/self/status", limit: 1 << 16)
                 let line = text.split(separator: "\n").first { $0.hasPrefix(field + ":") } ?? ""

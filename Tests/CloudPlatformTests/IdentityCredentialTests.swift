@@ -35,9 +35,9 @@ final class SettableTime: Sendable {
 
     init() { service.set(Self.path, Self.document(expires: "2026-11-24T18:00:00Z")) }
 
-    func role(patience: Duration = .seconds(60), servicePatience: Duration = .seconds(30)) -> RoleCredentials {
+    func role() -> RoleCredentials {
         RoleCredentials(
-            metadata: scriptedEC2(service, patience: servicePatience), patience: patience, log: log.log,
+            metadata: scriptedEC2(service), patience: .seconds(60), log: log.log,
             now: { [time] in time.now }, pacing: .scripted(service))
     }
 
@@ -151,6 +151,7 @@ final class SettableTime: Sendable {
         let before = service.now
         #expect(try role.credentials(stop: stop)?.accessKey == "ASIAFIRST")
         #expect(service.now > before + .seconds(10), "late, with patience")
+        #expect(service.now < before + .seconds(61))
         #expect(log.text.contains("warning: "))
         time.advance(199)
         #expect(try role.credentials(stop: stop)?.accessKey == "ASIAFIRST")

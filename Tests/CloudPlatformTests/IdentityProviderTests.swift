@@ -166,11 +166,12 @@ import Testing
     let stop = StopFlag()
     let log = LogRecorder()
 
-    func metadata(recording: String? = nil, environment: [String: String] = [:]) -> InstanceMetadata {
-        InstanceMetadata(
-            providers: InstanceMetadata.providers(
-                recording: recording, ec2: scriptedEC2(service, environment: environment),
-                layout: HostLayout(root: scratch.path), log: log.log),
+    func metadata(isSeedFirst: Bool = false, environment: [String: String] = [:]) -> InstanceMetadata {
+        let seed = NoCloudSeed(layout: HostLayout(root: scratch.path), log: log.log)
+        return InstanceMetadata(
+            providers: isSeedFirst
+                ? [seed, scriptedEC2(service, environment: environment)]
+                : [scriptedEC2(service, environment: environment), seed],
             log: log.log)
     }
 
@@ -182,7 +183,7 @@ import Testing
     @Test func whereSeveralKnowTheOrderDecidesAndIsLogged() throws {
         try writeSeed()
         #expect(try metadata().read(stop: stop).identity.platform == .ec2)
-        #expect(log.text.contains("notice: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
+        #expect(log.text.contains("detail: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
         #expect(log.text.contains("not asked, because the order is fixed: NoCloud seed"))
     }
 
@@ -220,11 +221,12 @@ import Testing
         #expect(try metadata().read(stop: stop).identity.platform == .none)
     }
 
-    @Test func aRecordingReplacesThemAll() throws {
+    @Test func theOtherOrderDecidesOtherwise() throws {
         try writeSeed()
-        let path = try scratch.write("r.json", #"{"instance-id":"recorded-1"}"#)
-        #expect(try metadata(recording: path).read(stop: stop).identity.id == "recorded-1")
+        #expect(try metadata(isSeedFirst: true).read(stop: stop).identity.id == "iid-box")
         #expect(service.requests.isEmpty)
+        try Files.removeTree(scratch("var"))
+        #expect(try metadata(isSeedFirst: true).read(stop: stop).identity.platform == .ec2)
     }
 
     @Test func aStopIsNoFault() throws {

@@ -5,10 +5,9 @@ import Testing
 
 @testable import CloudPlatform
 
-/// The same over real sockets, in real time. Serialized: two processors, and limits that are measured.
+/// The same over the transport that ships and real sockets, in real time. Serialized: the limits of requests are measured.
 @Suite(.serialized) struct IdentitySocketTests {
-    /// What carries the requests: any transport must do.
-    static let transport: any HTTPTransport = PlainTransport()
+    static let transport: any HTTPTransport = CurlTransport()
     let stop = StopFlag()
 
     static let items = ScriptedMetadata.front.merging([
@@ -18,6 +17,23 @@ import Testing
     static func metadata(_ url: String, patience: Duration = .seconds(20), log: Log = .silent) -> EC2Metadata {
         EC2Metadata(
             transport: transport, environment: ["AWS_EC2_METADATA_SERVICE_ENDPOINT": url], patience: patience, log: log)
+    }
+
+    /// libcurl reads the environment of its process, so the test has one of its own. No proxy is at that address: a request that
+    /// went there would fail, as the second one does.
+    @Test func noProxyOfTheEnvironmentIsUsed() async throws {
+        let server = try MetadataServer(items: Self.items)
+        await #expect(processExitsWith: .success) { [url = server.url as String] in
+            for name in ["http_proxy", "all_proxy", "ALL_PROXY"] { setenv(name, "http://127.0.0.1:1", 1) }
+            unsetenv("no_proxy")
+            unsetenv("NO_PROXY")
+            let data = try Self.metadata(url, patience: .seconds(5)).read(stop: StopFlag())
+            #expect(data?.identity.id == "i-0123456789abcdef0")
+            #expect(throws: HTTPFailure.self) {
+                try Self.transport.perform(HTTPRequest("GET", url + "/latest/user-data"), stop: StopFlag())
+            }
+        }
+        #expect(server.requests.count > 8)
     }
 
     @Test func readsAnInstanceAndItsCredentials() throws {
@@ -44,7 +60,7 @@ import Testing
         thread.start()
         let data = try Self.metadata("http://127.0.0.1:\(port)", patience: .seconds(60), log: log.log).read(stop: stop)
         #expect(data?.identity.id == "i-0123456789abcdef0")
-        #expect(log.text.contains("Connection refused"))
+        #expect(log.text.contains("refused the connection"))
         late.hold(nil)
     }
 

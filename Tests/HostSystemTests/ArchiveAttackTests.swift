@@ -58,7 +58,9 @@ struct ArchiveAttackTests {
                 path += long + "/"
             }
             let short = (0..<16).map { String(UnicodeScalar(UInt8(97 + $0))) }.joined(separator: "/")
-            $0.add(short + "/" + String(repeating: "l", count: 254), type: "2", link: String(repeating: "../", count: 17) + "x")
+            $0.add(
+                short + "/" + String(repeating: "l", count: 254), type: "2",
+                link: String(repeating: "../", count: 17) + "x")
         },
         Attack("hard link out", .parentInName) { $0.add("h", type: "1", link: "../outside.txt") },
         Attack("hard link to an absolute place", .absoluteName) { $0.add("h", type: "1", link: "/etc/passwd") },
@@ -136,9 +138,12 @@ struct ArchiveAttackTests {
         #expect(try Files.status(attempt.scratch("work/outside.txt"))?.links == 1)
     }
 
-    @Test("links that stay inside are made", arguments: [
-        ("a/b/l", "../../f"), ("l", "f"), ("l", "./a/../f"), ("l", "l"), ("a/l", ".."), ("l", "."), ("l", "nowhere"),
-    ])
+    @Test(
+        "links that stay inside are made",
+        arguments: [
+            ("a/b/l", "../../f"), ("l", "f"), ("l", "./a/../f"), ("l", "l"), ("a/l", ".."), ("l", "."),
+            ("l", "nowhere"),
+        ])
     func insideLinks(_ link: (String, String)) throws {
         var tar = TarBuilder()
         tar.add("f", content: [1])
@@ -164,10 +169,13 @@ struct ArchiveAttackTests {
         #expect(try Files.status(attempt.root + "/d/f")?.mode == 0o600)
     }
 
-    @Test("names are bytes", arguments: [
-        Array("é".utf8), [0xe9], Array("a\nb".utf8), Array("\u{1b}[31mred".utf8), Array("-rf".utf8), [0xff, 0xfe], Array(" ".utf8),
-        Array("a\\..\\b".utf8), Array("...".utf8), Array(repeating: 0xc3, count: 255), Array("日本語".utf8),
-    ] as [[UInt8]], ["ustar", "pax"])
+    @Test(
+        "names are bytes",
+        arguments: [
+            Array("é".utf8), [0xe9], Array("a\nb".utf8), Array("\u{1b}[31mred".utf8), Array("-rf".utf8), [0xff, 0xfe],
+            Array(" ".utf8),
+            Array("a\\..\\b".utf8), Array("...".utf8), Array(repeating: 0xc3, count: 255), Array("日本語".utf8),
+        ] as [[UInt8]], ["ustar", "pax"])
     func names(_ name: [UInt8], _ format: String) throws {
         var tar = TarBuilder()
         if format == "pax" {
@@ -193,18 +201,26 @@ struct ArchiveAttackTests {
         #expect(try Attempt(tar.finished).error == .refused(.specialFile("FIFO"), entry: "a\\u{1b}[2J\\n"))
     }
 
-    @Test("zip attacks by Python", arguments: [
-        ("dotdot", "z.writestr('../outside.txt', b'x')"),
-        ("absolute", "z.writestr('/tmp/amorce-attack', b'x')"),
-        ("symlink", "i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; z.writestr(i, '/etc/passwd')"),
-        ("chain", "i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; z.writestr(i, '..')"),
-        ("through", "z.writestr('d/', b''); i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; z.writestr(i, 'd'); z.writestr('l/f', b'x')"),
-        ("twice", "z.writestr('a', b'1'); z.writestr('a', b'2')"),
-        ("device", "i = zipfile.ZipInfo('l'); i.external_attr = 0o020777 << 16; z.writestr(i, '')"),
-    ])
+    @Test(
+        "zip attacks by Python",
+        arguments: [
+            ("dotdot", "z.writestr('../outside.txt', b'x')"),
+            ("absolute", "z.writestr('/tmp/amorce-attack', b'x')"),
+            ("symlink", "i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; z.writestr(i, '/etc/passwd')"),
+            ("chain", "i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; z.writestr(i, '..')"),
+            (
+                "through",
+                "z.writestr('d/', b''); i = zipfile.ZipInfo('l'); i.external_attr = 0o120777 << 16; "
+                    + "z.writestr(i, 'd'); z.writestr('l/f', b'x')"
+            ),
+            ("twice", "z.writestr('a', b'1'); z.writestr('a', b'2')"),
+            ("device", "i = zipfile.ZipInfo('l'); i.external_attr = 0o020777 << 16; z.writestr(i, '')"),
+        ])
     func zipAttacks(_ attack: (name: String, code: String)) throws {
         let scratch = try ScratchDirectory()
-        let script = "import sys, zipfile, warnings; warnings.simplefilter('ignore')\nz = zipfile.ZipFile(sys.argv[1], 'w'); \(attack.code); z.close()"
+        let script =
+            "import sys, zipfile, warnings; warnings.simplefilter('ignore')\n"
+            + "z = zipfile.ZipFile(sys.argv[1], 'w'); \(attack.code); z.close()"
         try Program.check(["python3", "-c", script, scratch("a.zip")])
         let attempt = try Attempt(FileReading.bytes(scratch("a.zip"), limit: 1 << 20), as: .zip)
         guard case .refused = attempt.error else {

@@ -5,13 +5,17 @@ import Testing
 
 /// Archives that are too much, and machines that have too little.
 struct ArchiveLimitTests {
-    @Test("a bomb is stopped by its ratio, long before it is unpacked", arguments: [
-        (["gzip", "-9"], ArchiveFormat.tarGzip), (["zstd", "-19"], .tarZstd), (["xz"], .tarXz), (["bzip2"], .tarBzip2),
-    ])
+    @Test(
+        "a bomb is stopped by its ratio, long before it is unpacked",
+        arguments: [
+            (["gzip", "-9"], ArchiveFormat.tarGzip), (["zstd", "-19"], .tarZstd), (["xz"], .tarXz),
+            (["bzip2"], .tarBzip2),
+        ])
     func ratio(_ row: (program: [String], format: ArchiveFormat)) throws {
         let scratch = try ScratchDirectory()
         try Program.check(["truncate", "-s", "400M", scratch("zeros")])
-        try Program.check(["bash", "-c", "cd \"$0\" && tar -cf - zeros | \"$@\" -c > bomb", scratch.path] + row.program)
+        try Program.check(
+            ["bash", "-c", "cd \"$0\" && tar -cf - zeros | \"$@\" -c > bomb", scratch.path] + row.program)
         let attempt = try Attempt(FileReading.bytes(scratch("bomb"), limit: 8 << 20), as: row.format)
         #expect(attempt.error?.reason == ExtractionLimit.ratio(200).description, "\(attempt.result)")
         let made = try Files.status(attempt.root + "/zeros")?.size ?? 0
@@ -46,9 +50,11 @@ struct ArchiveLimitTests {
         #expect(attempt.error == .damaged("members overlap", entry: "a"))
     }
 
-    @Test("sizes beyond reason", arguments: [
-        ("octal", 0o77777777777), ("8 GiB", 8 << 30),
-    ])
+    @Test(
+        "sizes beyond reason",
+        arguments: [
+            ("octal", 0o77777777777), ("8 GiB", 8 << 30),
+        ])
     func statedSize(_ row: (String, Int)) throws {
         var tar = TarBuilder()
         tar.add("big", content: [1], size: row.1)
@@ -67,7 +73,8 @@ struct ArchiveLimitTests {
             bytes.replaceSubrange(148..<156, with: Array("        ".utf8))
             let sum = bytes.prefix(512).reduce(0) { $0 + Int($1) }
             let text = String(sum, radix: 8)
-            bytes.replaceSubrange(148..<156, with: Array((String(repeating: "0", count: 6 - text.count) + text + "\0 ").utf8))
+            bytes.replaceSubrange(
+                148..<156, with: Array((String(repeating: "0", count: 6 - text.count) + text + "\0 ").utf8))
             #expect(try ArchiveDamageTests.isRefused(Attempt(bytes)), "accepted a size that begins with \(first)")
         }
     }
@@ -77,7 +84,9 @@ struct ArchiveLimitTests {
         let scratch = try ScratchDirectory()
         // Not every file system of /tmp takes a terabyte; tmpfs and ext4 do.
         try Program.check(["truncate", "-s", "1T", scratch("hole")])
-        try Program.check(["tar", "-c", "--sparse", "--format=posix", "-C", scratch.path, "-f", scratch("a.tar"), "hole"])
+        try Program.check([
+            "tar", "-c", "--sparse", "--format=posix", "-C", scratch.path, "-f", scratch("a.tar"), "hole",
+        ])
         let bytes = try FileReading.bytes(scratch("a.tar"), limit: 1 << 20)
         #expect(try Attempt(bytes).error == .limit(.bytes(ByteCount(512 << 30)), entry: "hole"))
         let unbounded = try Attempt(bytes) { $0.limits.bytes = ByteCount(Int64.max) }
@@ -209,7 +218,8 @@ struct ArchiveLimitTests {
             let attempt = try Attempt(tar.finished)
             _ = try attempt.result.get()
             let modes: [(String, UInt32)] = [
-                ("d", 0o755), ("w", 0o777), ("d/plain", 0o644), ("d/run", 0o755), ("d/open", 0o666), ("implicit", 0o755),
+                ("d", 0o755), ("w", 0o777), ("d/plain", 0o644), ("d/run", 0o755), ("d/open", 0o666),
+                ("implicit", 0o755),
                 ("implicit/secret", 0o600),
             ]
             for (name, mode) in modes {
@@ -226,7 +236,8 @@ struct ArchiveLimitTests {
         // user::rwx group::--- other::---, as system.posix_acl_default holds it (version 2).
         let script = """
             import os, struct, sys
-            acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *e) for e in ((1, 7, 0xffffffff), (4, 0, 0xffffffff), (32, 0, 0xffffffff)))
+            entries = (1, 7), (4, 0), (32, 0)
+            acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', tag, mode, 0xffffffff) for tag, mode in entries)
             os.setxattr(sys.argv[1], 'system.posix_acl_default', acl)
             """
         try Program.check(["python3", "-c", script, scratch("root")])

@@ -88,7 +88,8 @@ struct ArchiveRoundTripTests {
             """
         try Program.check(["bash", "-c", command, scratch.path, program])
         for pieceSize in [7, 4096, 1 << 20] {
-            let attempt = try Attempt(FileReading.bytes(scratch("joined"), limit: 64 << 20), as: format, pieceSize: pieceSize)
+            let attempt = try Attempt(
+                FileReading.bytes(scratch("joined"), limit: 64 << 20), as: format, pieceSize: pieceSize)
             _ = try attempt.result.get()
             try Program.check(["diff", "-r", "--no-dereference", site, attempt.root])
         }
@@ -109,7 +110,9 @@ struct ArchiveRoundTripTests {
             "tar", "-xf", scratch("a.tar"), "-C", scratch("reference"), "--strip-components=\(count)",
         ])
         #expect(reference.isSuccess == attempt.result.isSuccess)
-        if reference.isSuccess { try Program.check(["diff", "-r", "--no-dereference", scratch("reference"), attempt.root]) }
+        if reference.isSuccess {
+            try Program.check(["diff", "-r", "--no-dereference", scratch("reference"), attempt.root])
+        }
     }
 
     @Test("an earlier member appended anew: the last one wins")

@@ -53,7 +53,9 @@ enum Tree {
     /// Every name below a directory with its kind, mode, time, size and link target.
     static func listing(_ path: String) throws -> String {
         let output = try Program.check([
-            "bash", "-c", "cd \"$0\" && find . -mindepth 1 \\( -type d -printf '%P d %m %T@\\n' \\) -o -printf '%P %y %m %T@ %s %n %l\\n' | sort",
+            "bash", "-c",
+            "cd \"$0\" && find . -mindepth 1 -type d -printf '%P d %m %T@\\n' "
+                + "-o -mindepth 1 -printf '%P %y %m %T@ %s %n %l\\n' | sort",
             path,
         ])
         return String(decoding: output, as: UTF8.self)
@@ -66,16 +68,21 @@ enum Tree {
         try scratch.write("\(name)/bin/run", "#!/bin/sh\n", mode: 0o755)
         try scratch.write("\(name)/private/key", "k", mode: 0o600)
         try scratch.write("\(name)/var/é/日本.txt", "names")
-        try scratch.write("\(name)/var/" + String(repeating: "n", count: 200) + "/" + String(repeating: "m", count: 180), "long")
+        try scratch.write(
+            "\(name)/var/" + String(repeating: "n", count: 200) + "/" + String(repeating: "m", count: 180), "long")
         try scratch.write("\(name)/big.bin", (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 13) })
         try Files.symlink(target: "index.php", at: scratch("\(name)/start"))
         try Files.symlink(target: "../index.php", at: scratch("\(name)/bin/up"))
         try Files.symlink(target: "not/here/yet", at: scratch("\(name)/dangling"))
         try Program.check(["ln", scratch("\(name)/index.php"), scratch("\(name)/bin/hard")])
         try Program.check(["truncate", "-s", "3M", scratch("\(name)/sparse")])
-        try Program.check(["dd", "if=/dev/zero", "of=" + scratch("\(name)/sparse"), "bs=1", "count=1", "seek=1000000", "conv=notrunc"])
+        try Program.check([
+            "dd", "if=/dev/zero", "of=" + scratch("\(name)/sparse"), "bs=1", "count=1", "seek=1000000", "conv=notrunc",
+        ])
         try Files.changeMode(scratch("\(name)/private"), 0o700)
-        try Program.check(["touch", "-d", "2020-02-29T12:34:56.789Z", scratch("\(name)/index.php"), scratch("\(name)/var")])
+        try Program.check([
+            "touch", "-d", "2020-02-29T12:34:56.789Z", scratch("\(name)/index.php"), scratch("\(name)/var"),
+        ])
         try Program.check(["touch", "-h", "-d", "2019-01-01T00:00:00Z", scratch("\(name)/start")])
         return scratch(name)
     }

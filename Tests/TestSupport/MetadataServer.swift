@@ -7,7 +7,9 @@ public final class MetadataServer: Sendable {
     /// One at a time: `hang-put` never answers a request for a token, `endless` sends user-data without end, `short-token`
     /// grants tokens for one second whatever is asked, `dying` answers the first `dying=N` requests and then closes its port.
     public static let program = #"""
-        import http.server, json, secrets, sys, time, os
+        import http.server, json, secrets, signal, sys, time, os
+        # A test's thread blocks signals, and a process it starts inherits that: without this, SIGTERM would never arrive.
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         port, folder, fault = int(sys.argv[1]), sys.argv[2], sys.argv[3]
         tokens, answered = {}, 0
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -6,14 +6,18 @@ public struct TarBuilder {
 
     /// One ustar member; `size` overrides what the header states.
     public mutating func add(
-        _ name: String, type: Character = "0", content: [UInt8] = [], link: String = "", mode: Int = 0o644, size: Int? = nil,
+        _ name: String, type: Character = "0", content: [UInt8] = [], link: String = "", mode: Int = 0o644,
+        size: Int? = nil,
         modified: Int = 1_700_000_000
     ) {
-        add(Array(name.utf8), type: type, content: content, link: Array(link.utf8), mode: mode, size: size, modified: modified)
+        add(
+            Array(name.utf8), type: type, content: content, link: Array(link.utf8), mode: mode, size: size,
+            modified: modified)
     }
 
     public mutating func add(
-        _ name: [UInt8], type: Character = "0", content: [UInt8] = [], link: [UInt8] = [], mode: Int = 0o644, size: Int? = nil,
+        _ name: [UInt8], type: Character = "0", content: [UInt8] = [], link: [UInt8] = [], mode: Int = 0o644,
+        size: Int? = nil,
         modified: Int = 1_700_000_000
     ) {
         // GNU's way for long names and targets.

@@ -39,7 +39,8 @@ public final class TestFolderStore: ObjectStore {
     }
 
     public func open(
-        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> any ByteSource {
         try TestFileSource(folder + "/" + object.key, from: offset, pieceSize: pieceSize)
     }
