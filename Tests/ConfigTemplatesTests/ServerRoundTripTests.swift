@@ -53,8 +53,8 @@ struct ServerRoundTripTests {
     @Test func apacheHeadersCarryPercentSigns() throws {
         let values = HostileValues.all.filter { value in
             !Self.isUnreadable(value) && !value.isEmpty && value.allSatisfy { $0 > 0x20 && $0 != 0x7f } && !value.starts(with: "expr=".utf8)
-        }.prefix(600)
-        let place = TriedPlace("header", "Header set {{key}} \"{{value}}\"")
+        }.prefix(250)
+        let place = TriedPlace("header", "Header always set {{key}} \"{{value}}\"")
         let rendered = try place.render("etc/apache2/x.conf", Array(values))
         #expect(rendered.surprises == [])
         let port = LoopbackServer.freePort()
