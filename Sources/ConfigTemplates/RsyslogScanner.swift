@@ -74,7 +74,9 @@ struct RsyslogScanner: PlaceScanner {
         case .backtick: throw .place("backticks")
         case .string: break
         case .code where parentheses > 0:
-            guard following.first.map({ $0.isBlank || $0 == .newline || $0 == UInt8(ascii: ")") }) ?? false else {
+            let isFree = tail.last.map { $0.isBlank || $0 == .newline || "=(,".utf8.contains($0) } ?? false
+            let ends = following.first.map { $0.isBlank || $0 == .newline || $0 == .carriageReturn || "),".utf8.contains($0) }
+            guard isFree, ends ?? false else {
                 throw Refusal("is a whole parameter, and touches other text; put the whole parameter into quotes")
             }
         case .code:
