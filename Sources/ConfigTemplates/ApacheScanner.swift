@@ -13,7 +13,7 @@ struct ApacheScanner: PlaceScanner {
     /// What a directive does with its text once Apache has split the line.
     private enum Meaning {
         case text
-        /// `%` begins something; `%%` is the character.
+        /// `%` begins something, and so does a backslash (`\n`); either stands for itself when it stands twice.
         case format
         /// `%` may begin something, and has no other form.
         case expression
@@ -124,7 +124,7 @@ struct ApacheScanner: PlaceScanner {
         case .tag: false
         case .text(let bytes):
             bytes.first.map {
-                $0.isBlank || $0 == .newline || isSection && $0 == UInt8(ascii: ">") 
+                $0.isBlank || $0 == .newline || isSection && $0 == UInt8(ascii: ">")
             } ?? true || bytes.starts(with: [.carriageReturn, .newline])
         }
     }
@@ -141,7 +141,7 @@ struct ApacheScanner: PlaceScanner {
             if !hasText, bytes.starts(with: "expr=".utf8) {
                 throw Refusal("begins with expr=, which makes an expression of a header's value")
             }
-            return bytes.flatMap { $0 == .percent ? [.percent, .percent] : [$0] }
+            return bytes.flatMap { $0 == .percent || $0 == .backslash ? [$0, $0] : [$0] }
         case .expression:
             if bytes.contains(.percent) {
                 throw Refusal("has %, which may begin an expression in this directive; SetEnv carries it")

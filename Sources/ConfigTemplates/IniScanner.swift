@@ -18,8 +18,8 @@ struct IniScanner: PlaceScanner {
     /// The author's bytes since the place began or the last value stood.
     private var tail: [UInt8] = []
     private var isEscaped = false
-    /// Whether the entry's value has begun.
-    private var hasValue = false
+    /// Whether the entry's value has some text already.
+    private var hasText = false
 
     init(isPool: Bool) { self.isPool = isPool }
 
@@ -28,7 +28,7 @@ struct IniScanner: PlaceScanner {
             place = .key
             key = []
             tail = []
-            hasValue = false
+            hasText = false
             return nil
         }
         tail.append(byte)
@@ -51,15 +51,15 @@ struct IniScanner: PlaceScanner {
             } else if byte == .singleQuote || byte == .doubleQuote {
                 place = byte == .singleQuote ? .single : .double
                 tail = []
-                hasValue = true
             } else if byte == UInt8(ascii: "{"), tail.dropLast().last == .dollar {
                 place = .variable(inDouble: false)
             } else if !byte.isBlank, byte != .carriageReturn {
-                hasValue = true
+                hasText = true
             }
         case .single:
-            if byte == .singleQuote { leave() }
+            if byte == .singleQuote { leave() } else { hasText = true }
         case .double:
+            if byte != .doubleQuote { hasText = true }
             if isEscaped {
                 isEscaped = false
             } else if byte == .backslash {
@@ -105,7 +105,7 @@ struct IniScanner: PlaceScanner {
         if isPool { try refuseInPool(bytes, before: following) }
         defer {
             tail = []
-            hasValue = true
+            hasText = hasText || !bytes.isEmpty
         }
         switch (place, value) {
         case (.value, .boolean): return bytes
@@ -137,13 +137,15 @@ struct IniScanner: PlaceScanner {
 
     /// What PHP-FPM does to the strings that its INI reader gives it (sapi/fpm/fpm/fpm_conf.c, fpm_env.c).
     private func refuseInPool(_ bytes: [UInt8], before following: Following) throws(Refusal) {
+        if bytes.contains(.newline) { throw Refusal("has a line end, and PHP-FPM reads its pools line by line") }
         if bytes.contains("$pool") { throw Refusal("has $pool in it, which PHP-FPM replaces by the pool's name everywhere") }
-        let isWhole = following.endsLine { $0 == .singleQuote || $0 == .doubleQuote || $0 == UInt8(ascii: ";") }
-        if !isWhole, let dollar = bytes.lastIndex(of: .dollar), "$pool".utf8.starts(with: bytes[dollar...]) {
+        let isLast = following.endsLine { $0 == .singleQuote || $0 == .doubleQuote || $0 == UInt8(ascii: ";") }
+        if !isLast, let dollar = bytes.lastIndex(of: .dollar), "$pool".utf8.starts(with: bytes[dollar...]) {
             throw Refusal("ends like $pool, which PHP-FPM replaces by the pool's name, and more follows on its line")
         }
-        let name = key.trimmed
-        if name.starts(with: "env[".utf8), bytes.first == .dollar, !hasValue || (tail.isEmpty && place != .value) {
+        if hasText { return }
+        if bytes.isEmpty && isLast { throw Refusal("is empty, and PHP-FPM takes no empty value") }
+        if bytes.first == .dollar, key.trimmed.starts(with: "env[".utf8) {
             throw Refusal("begins with $, by which PHP-FPM names a variable of its own environment")
         }
     }

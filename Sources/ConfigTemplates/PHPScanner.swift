@@ -36,6 +36,11 @@ struct PHPScanner: PlaceScanner {
         lineText = []
     }
 
+    private mutating func leaveString(_ quote: UInt8) {
+        enter(.code)
+        tail = [quote]
+    }
+
     mutating func read(_ byte: UInt8) -> String? {
         tail.append(byte)
         if tail.count > 512 { tail.removeFirst(256) }
@@ -43,9 +48,9 @@ struct PHPScanner: PlaceScanner {
         case .html: return readHTML(byte)
         case .code: readCode(byte)
         case .single:
-            if unescaped(byte) == .singleQuote { enter(.code) }
+            if unescaped(byte) == .singleQuote { leaveString(byte) }
         case .backtick:
-            if unescaped(byte) == .backtick { enter(.code) }
+            if unescaped(byte) == .backtick { leaveString(byte) }
         case .double(let label): readDouble(byte, label)
         case .nowdoc(let label): readDocumentLine(byte, label)
         case .label: readLabel(byte)
@@ -117,7 +122,7 @@ struct PHPScanner: PlaceScanner {
     private mutating func readDouble(_ byte: UInt8, _ label: [UInt8]?) {
         if let label, readDocumentLine(byte, label) { return }
         switch unescaped(byte) {
-        case .doubleQuote? where label == nil: enter(.code)
+        case .doubleQuote? where label == nil: leaveString(byte)
         case UInt8(ascii: "{")? where tail.dropLast().last == .dollar, .dollar? where tail.dropLast().last == UInt8(ascii: "{"):
             place = .interpolation(depth: 1, label: label)
         default: break

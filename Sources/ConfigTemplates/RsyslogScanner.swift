@@ -12,8 +12,10 @@ struct RsyslogScanner: PlaceScanner {
     private var isEscaped = false
     private var parentheses = 0
     private var tail: [UInt8] = []
-    /// The word before the last `=`: the parameter's name.
     private var word: [UInt8] = []
+    /// The word before the last `(`.
+    private var object: [UInt8] = []
+    /// The word before the last `=`.
     private var parameter: [UInt8] = []
 
     mutating func read(_ byte: UInt8) -> String? {
@@ -45,6 +47,9 @@ struct RsyslogScanner: PlaceScanner {
         } else if byte == .equals {
             parameter = word
             word = []
+        } else if byte == UInt8(ascii: "(") {
+            object = word
+            word = []
         } else if !byte.isBlank {
             word = []
         }
@@ -69,7 +74,9 @@ struct RsyslogScanner: PlaceScanner {
         case .backtick: throw .place("backticks")
         case .string: break
         case .code where parentheses > 0:
-            guard following.first.map({ $0.isBlank || $0 == .newline || $0 == UInt8(ascii: ")") }) ?? false else {
+            let isFree = tail.last.map { $0.isBlank || $0 == .newline || "=(,".utf8.contains($0) } ?? false
+            let ends = following.first.map { $0.isBlank || $0 == .newline || $0 == .carriageReturn || "),".utf8.contains($0) }
+            guard isFree, ends ?? false else {
                 throw Refusal("is a whole parameter, and touches other text; put the whole parameter into quotes")
             }
         case .code:
@@ -83,7 +90,10 @@ struct RsyslogScanner: PlaceScanner {
         if parameter == Array("string".utf8), bytes.contains(where: { $0 == .percent || $0 == .backslash }) {
             throw Refusal("has % or \\, and stands in the string of a template, where they have a meaning; use a list template")
         }
+        // The text of a constant in a list template is unescaped a second time.
+        let isTwice = object == Array("constant".utf8) && parameter == Array("value".utf8)
         let text = bytes.flatMap { byte -> [UInt8] in
+            if isTwice && byte == .backslash { return Array("\\134\\134".utf8) }
             if byte.isWord || byte >= 0x80 || " ./:@,+-=%".utf8.contains(byte) { return [byte] }
             return [.backslash] + [byte >> 6, byte >> 3 & 7, byte & 7].map { UInt8(ascii: "0") + $0 }
         }

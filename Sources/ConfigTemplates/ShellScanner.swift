@@ -103,7 +103,9 @@ struct ShellScanner: PlaceScanner {
             delimiter = []
             stripsTabs = false
         default:
-            if byte == UInt8(ascii: "("), previous != .dollar {
+            if tail.hasSuffix("$((") {
+                frames[frames.count - 1] = .arithmetic(depth: 2)
+            } else if byte == UInt8(ascii: "("), previous != .dollar {
                 frames[frames.count - 1] = .words(parentheses: parentheses + 1)
             } else {
                 expand(byte, previous)
@@ -145,7 +147,7 @@ struct ShellScanner: PlaceScanner {
         if isEscaped { throw .place("an escape that the template began") }
         for frame in frames {
             switch frame {
-            case .words where tail.hasSuffix("$(("), .arithmetic: throw .place("an arithmetic expression", "assign it to a variable first")
+            case .arithmetic: throw .place("arithmetic", "assign it to a variable first")
             case .parameter: throw .place("${…}", "assign it to a variable first")
             case .backtick: throw .place("backticks", "use $(…)")
             case .ansi: throw .place("$'…'", "use '…'")
