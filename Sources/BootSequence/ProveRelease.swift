@@ -48,6 +48,9 @@ public struct ProveRelease: Sendable {
 
     private let transport: any HTTPTransport
     private let probe: Probe
+    /// While a web server reloads gracefully, workers of both generations accept connections for some milliseconds. One right
+    /// answer is luck; so many in a row, each on a connection of its own, are the new generation.
+    private static let answersInARow = 5
 
     public init(_ probe: Probe, transport: any HTTPTransport) {
         self.probe = probe
@@ -60,7 +63,10 @@ public struct ProveRelease: Sendable {
         var pause = Duration.milliseconds(50)
         while true {
             do {
-                try askToken(release, stop: stop)
+                for _ in 0..<Self.answersInARow {
+                    try askToken(release, stop: stop)
+                    try stop.sleep(.milliseconds(10))
+                }
                 return try askPage(stop: stop)
             } catch let wrong as Answer {
                 if ContinuousClock.now.advanced(by: pause) >= end { throw wrong }
@@ -106,7 +112,7 @@ public struct ProveRelease: Sendable {
 
     private func get(_ url: String, stop: StopFlag) throws -> HTTPResponse {
         let request = HTTPRequest(
-            "GET", url, headers: [("Cache-Control", "no-cache")], connectTimeout: .seconds(2), timeout: probe.timeout,
+            "GET", url, headers: [("Cache-Control", "no-cache"), ("Connection", "close")], connectTimeout: .seconds(2), timeout: probe.timeout,
             allowsProxy: false, bodyLimit: 16 << 20, connectTo: probe.connectTo)
         do {
             return try transport.perform(request, stop: stop)

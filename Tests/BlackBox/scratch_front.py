@@ -98,7 +98,8 @@ class ScratchFront:
         user = "www-data" if os.getuid() == 0 else str(os.getuid())
         return {
             "apache": {"server-name": "boutique.test", "port": self.port},
-            "fpm": {"socket": str(self.root / "run/php-fpm.sock"), "user": user, "group": user},
+            "php": {"socket": str(self.root / "run/php-fpm.sock"), "user": user, "group": user, "listen-owner": user,
+                    "start-children": 2, "idle-children": 2},
             "db": {"host": "db.test", "name": "boutique", "user": "boutique", "password": "MADE-UP-SECRET '\"$\\# x"},
         }
 

@@ -153,7 +153,7 @@ def test_an_empty_source_empties_nothing(front):
 @pytest.mark.parametrize("name, text, status, said", [
     ("etc/apache2/sites-available/000-amorce.conf", "DocumentRoot {{nowhere.to.be.found}}\n{{db.hots}}\n", 65, "did you mean"),
     ("etc/apache2/sites-available/000-amorce.conf", "Listn 80\n", 65, "Listn"),
-    ("etc/php/8.2/fpm/pool.d/amorce.conf", "[amorce]\nlisten = {{fpm.socket}}\npm = no-such-thing\n", 65, "pm"),
+    ("etc/php/8.2/fpm/pool.d/amorce.conf", "[amorce]\nlisten = {{php.socket}}\npm = no-such-thing\n", 65, "pm"),
     ("release/broken.php", "<?php if (;\n", 65, "broken.php"),
     ("release/index.php", "<?php http_response_code(500); echo 'no database connection';\n", 1, "no database connection"),
     ("release/secret.ini", "x = {{{db.password}}}\n", 65, "secret.ini"),
