@@ -1,7 +1,7 @@
-/// Apache httpd's configuration, `.htaccess` included. A line is read whole (server/util.c, `ap_cfg_getline`), a backslash at its
-/// end joins the next to it, `${NAME}` is replaced in it wherever it stands (server/core.c, `ap_resolve_env`), and only then is
-/// it split into words (`ap_getword_conf`), where a backslash takes the meaning from a quote and from itself. So there is no form
-/// for a line end and none for `${`.
+/// Apache httpd's configuration, `.htaccess` included. A line is read whole (server/util.c, `ap_cfg_getline`), a
+/// backslash at its end joins the next to it, `${NAME}` is replaced in it wherever it stands (server/core.c,
+/// `ap_resolve_env`), and only then is it split into words (`ap_getword_conf`), where a backslash takes the meaning
+/// from a quote and from itself. So there is no form for a line end and none for `${`.
 struct ApacheScanner: PlaceScanner {
     private enum Place: Equatable {
         /// Between words; before the first one where there is no directive yet.
@@ -86,7 +86,9 @@ struct ApacheScanner: PlaceScanner {
 
     mutating func quote(_ value: Scalar, before following: Following) throws(Refusal) -> [UInt8] {
         if isVariable { throw .place("${…}") }
-        if isEscaped { throw .place("an escape that the template began", "write the backslash twice, or put the tag first") }
+        if isEscaped {
+            throw .place("an escape that the template began", "write the backslash twice, or put the tag first")
+        }
         if place == .comment { return try CommentText.quote(value, refusing: "\\") }
         if isDirective { throw .place("the name of a directive") }
         var bytes = try value.bytes("On", "Off")
@@ -103,12 +105,15 @@ struct ApacheScanner: PlaceScanner {
             text = Self.escaped(bytes, in: quote)
         } else if place == .blank, Self.endsWord(following, isSection: isSection) {
             // Some directives compare the rest of their line as it stands, so quotes only where they are needed.
-            text = !bytes.isEmpty && bytes.consists(ofWordsAnd: "./:@,+-=~%")
+            text =
+                !bytes.isEmpty && bytes.consists(ofWordsAnd: "./:@,+-=~%")
                 ? bytes : [.doubleQuote] + Self.escaped(bytes, in: .doubleQuote) + [.doubleQuote]
         } else {
             guard bytes.allSatisfy({ $0 > .space && $0 != 0x7f && !"\"'\\<>".utf8.contains($0) }) else {
                 throw Refusal(
-                    "has a blank, a quote, a backslash, < or >, and is only a part of a word; put the whole word into quotes")
+                    "has a blank, a quote, a backslash, < or >, and is only a part of a word; "
+                        + "put the whole word into quotes"
+                )
             }
             text = bytes
         }
@@ -163,13 +168,17 @@ struct ApacheScanner: PlaceScanner {
     private var meaning: Meaning {
         let name = String(decoding: directive, as: UTF8.self)
         switch name {
-        case "setenv", "php_value", "php_admin_value", "php_flag", "php_admin_flag", "documentroot", "<directory", "servername",
+        case "setenv", "php_value", "php_admin_value", "php_flag", "php_admin_flag", "documentroot", "<directory",
+            "servername",
             "serveralias", "serveradmin", "include", "includeoptional", "sslcertificatefile", "sslcertificatekeyfile":
             return .text
         case "header", "requestheader": return .format
-        case "logformat", "customlog", "errorlog", "errorlogformat", "transferlog", "forensiclog", "globallog", "define", "use",
-            "<macro", "<if", "<elseif", "rewriterule", "rewritecond", "rewritemap", "require", "setenvif", "setenvifnocase",
-            "setenvifexpr", "browsermatch", "browsermatchnocase", "sslrequire", "substitute", "securitylogformat", "secrule",
+        case "logformat", "customlog", "errorlog", "errorlogformat", "transferlog", "forensiclog", "globallog",
+            "define", "use",
+            "<macro", "<if", "<elseif", "rewriterule", "rewritecond", "rewritemap", "require", "setenvif",
+            "setenvifnocase",
+            "setenvifexpr", "browsermatch", "browsermatchnocase", "sslrequire", "substitute", "securitylogformat",
+            "secrule",
             "extfilterdefine", "proxypassmatch":
             return .language
         case _ where name.hasSuffix("match"): return .language

@@ -60,8 +60,12 @@ extension BidirectionalCollection<UInt8> {
 
     var trimmed: SubSequence {
         var rest = self[...]
-        while let first = rest.first, first.isBlank || first == .newline || first == .carriageReturn { rest = rest.dropFirst() }
-        while let last = rest.last, last.isBlank || last == .newline || last == .carriageReturn { rest = rest.dropLast() }
+        while let first = rest.first, first.isBlank || first == .newline || first == .carriageReturn {
+            rest = rest.dropFirst()
+        }
+        while let last = rest.last, last.isBlank || last == .newline || last == .carriageReturn {
+            rest = rest.dropLast()
+        }
         return rest
     }
 }

@@ -1,5 +1,5 @@
-/// `.env` files as Symfony's Dotenv component reads them. Neighbouring pieces join there, `'…'` is raw, and `\r` in `"…"` is
-/// the only form of a carriage return, since raw ones become newlines before anything is read.
+/// `.env` files as Symfony's Dotenv component reads them. Neighbouring pieces join there, `'…'` is raw, and `\r` in
+/// `"…"` is the only form of a carriage return, since raw ones become newlines before anything is read.
 struct DotenvScanner: PlaceScanner {
     private enum Place: Equatable {
         case key
@@ -100,7 +100,8 @@ struct DotenvScanner: PlaceScanner {
             rest = rest.dropFirst(raw.count)
             let special = rest.prefix(while: isSpecial)
             if !special.isEmpty {
-                text += [.doubleQuote] + special.flatMap { $0 == .singleQuote ? [$0] : Array("\\r".utf8) } + [.doubleQuote]
+                text +=
+                    [.doubleQuote] + special.flatMap { $0 == .singleQuote ? [$0] : Array("\\r".utf8) } + [.doubleQuote]
             }
             rest = rest.dropFirst(special.count)
         }

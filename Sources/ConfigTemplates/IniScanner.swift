@@ -1,6 +1,7 @@
-/// php.ini and its relatives, and the pools of PHP-FPM: both are read by Zend/zend_ini_scanner.l in its normal mode. There
-/// `'…'` holds anything but `'`, raw, line ends included, and neighbouring pieces join, so every byte string has a form:
-/// `'it'"'"'s'`. (But `''` is no piece: it joins to nothing, so inside the author's own `'…'` there is no way out and back.)
+/// php.ini and its relatives, and the pools of PHP-FPM: both are read by Zend/zend_ini_scanner.l in its normal mode.
+/// There `'…'` holds anything but `'`, raw, line ends included, and neighbouring pieces join, so every byte string has
+/// a form: `'it'"'"'s'`. (But `''` is no piece: it joins to nothing, so inside the author's own `'…'` there is no way
+/// out and back.)
 struct IniScanner: PlaceScanner {
     private enum Place: Equatable {
         case key
@@ -111,14 +112,17 @@ struct IniScanner: PlaceScanner {
         case (.value, .boolean): return bytes
         case (.single, _):
             guard !bytes.contains(.singleQuote) else {
-                throw Refusal("has a single quote, which has no form inside '…' here; write the tag without quotes or in \"…\"")
+                throw Refusal(
+                    "has a single quote, which has no form inside '…' here; write the tag without quotes or in \"…\"")
             }
             return bytes
         case (.double, _):
             if bytes.consists(ofWordsAnd: " ./:@,+-") { return bytes }
             return [.doubleQuote] + Self.pieces(bytes) + [.doubleQuote]
         default:
-            if !bytes.isEmpty, bytes.allSatisfy(\.isDigit) || bytes.first == UInt8(ascii: "/") && bytes.consists(ofWordsAnd: "/.-") {
+            if !bytes.isEmpty,
+                bytes.allSatisfy(\.isDigit) || bytes.first == UInt8(ascii: "/") && bytes.consists(ofWordsAnd: "/.-")
+            {
                 return bytes
             }
             return Self.pieces(bytes)
@@ -138,7 +142,9 @@ struct IniScanner: PlaceScanner {
     /// What PHP-FPM does to the strings that its INI reader gives it (sapi/fpm/fpm/fpm_conf.c, fpm_env.c).
     private func refuseInPool(_ bytes: [UInt8], before following: Following) throws(Refusal) {
         if bytes.contains(.newline) { throw Refusal("has a line end, and PHP-FPM reads its pools line by line") }
-        if bytes.contains("$pool") { throw Refusal("has $pool in it, which PHP-FPM replaces by the pool's name everywhere") }
+        if bytes.contains("$pool") {
+            throw Refusal("has $pool in it, which PHP-FPM replaces by the pool's name everywhere")
+        }
         let isLast = following.endsLine { $0 == .singleQuote || $0 == .doubleQuote || $0 == UInt8(ascii: ";") }
         if !isLast, let dollar = bytes.lastIndex(of: .dollar), "$pool".utf8.starts(with: bytes[dollar...]) {
             throw Refusal("ends like $pool, which PHP-FPM replaces by the pool's name, and more follows on its line")

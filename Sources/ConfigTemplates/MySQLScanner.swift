@@ -1,5 +1,5 @@
-/// Option files of MySQL and MariaDB (mysys/my_default.c): the escapes `\b \t \n \r \\ \s \" \'` everywhere in a value, one pair
-/// of quotes around the whole of it taken off, `#` the start of a comment outside quotes.
+/// Option files of MySQL and MariaDB (mysys/my_default.c): the escapes `\b \t \n \r \\ \s \" \'` everywhere in a value,
+/// one pair of quotes around the whole of it taken off, `#` the start of a comment outside quotes.
 struct MySQLScanner: PlaceScanner {
     private enum Place: Equatable {
         case key
@@ -11,7 +11,8 @@ struct MySQLScanner: PlaceScanner {
         /// Behind the closing quote.
         case after
     }
-    /// The reader's buffer (4096 bytes, the line's end and a NUL in it): the rest of a longer line would be a line of its own.
+    /// The reader's buffer (4096 bytes, the line's end and a NUL in it): the rest of a longer line would be a line of
+    /// its own.
     private static let longestLine = 4094
 
     private var place = Place.key
@@ -76,14 +77,16 @@ struct MySQLScanner: PlaceScanner {
         case .comment: text = try CommentText.quote(value)
         case .key, .group:
             guard !bytes.isEmpty, bytes.consists(ofWordsAnd: "-.") else {
-                throw Refusal("stands in the name of an option or a group, which takes letters, digits, _, . and - only")
+                throw Refusal(
+                    "stands in the name of an option or a group, which takes letters, digits, _, . and - only")
             }
             text = bytes
         case .quoted(let quote): text = Self.escaped(bytes, in: quote)
         case .after: throw .place("the text behind a quoted value")
         case .value:
             if !hasText, following.endsLine(orAt: { $0 == .hash }) {
-                text = !bytes.isEmpty && bytes.consists(ofWordsAnd: "./:-")
+                text =
+                    !bytes.isEmpty && bytes.consists(ofWordsAnd: "./:-")
                     ? bytes : [.doubleQuote] + Self.escaped(bytes, in: .doubleQuote) + [.doubleQuote]
             } else {
                 guard !bytes.contains(where: { "#\"'".utf8.contains($0) }) else {

@@ -1,5 +1,5 @@
-/// PHP files, from the HTML around `<?php … ?>` to heredocs. Every byte string can be carried in code; the rules are those of
-/// PHP's own scanner (Zend/zend_language_scanner.l).
+/// PHP files, from the HTML around `<?php … ?>` to heredocs. Every byte string can be carried in code; the rules are
+/// those of PHP's own scanner (Zend/zend_language_scanner.l).
 struct PHPScanner: PlaceScanner {
     private enum Place: Equatable {
         case html
@@ -87,7 +87,8 @@ struct PHPScanner: PlaceScanner {
 
     private mutating func readHTML(_ byte: UInt8) -> String? {
         let end = tail.suffix(6).map(\.lowercased)
-        if end.hasSuffix("<?=") || end.dropLast().elementsEqual("<?php".utf8) && (byte.isBlank || byte == .newline || byte == .carriageReturn) {
+        let isOpen = end.dropLast().elementsEqual("<?php".utf8)
+        if end.hasSuffix("<?=") || isOpen && (byte.isBlank || byte == .newline || byte == .carriageReturn) {
             html.forgetAngle()
             enter(.code)
         } else if end.count >= 3, end.dropLast().hasSuffix("<?"), byte != UInt8(ascii: "p"), byte != UInt8(ascii: "P"),
@@ -123,7 +124,8 @@ struct PHPScanner: PlaceScanner {
         if let label, readDocumentLine(byte, label) { return }
         switch unescaped(byte) {
         case .doubleQuote? where label == nil: leaveString(byte)
-        case UInt8(ascii: "{")? where tail.dropLast().last == .dollar, .dollar? where tail.dropLast().last == UInt8(ascii: "{"):
+        case UInt8(ascii: "{")? where tail.dropLast().last == .dollar,
+            .dollar? where tail.dropLast().last == UInt8(ascii: "{"):
             place = .interpolation(depth: 1, label: label)
         default: break
         }
@@ -178,7 +180,8 @@ struct PHPScanner: PlaceScanner {
         case .double(let label): bytes = try doubleQuoted(try value.bytes(), label: label, before: following)
         case .nowdoc: throw .place("a nowdoc", "make it a heredoc, or write the tag outside a string")
         case .label: throw .place("the label of a heredoc")
-        case .interpolation: throw .place("an expression inside a string", "write it outside, and join the strings with a dot")
+        case .interpolation:
+            throw .place("an expression inside a string", "write it outside, and join the strings with a dot")
         case .backtick: throw .place("a shell command in backticks", "use escapeshellarg()")
         case .hash, .lineComment, .blockComment:
             bytes = try CommentText.quote(value, refusing: "*?")
@@ -192,7 +195,8 @@ struct PHPScanner: PlaceScanner {
             if place == .hash { place = .lineComment }
         }
         tail = []
-        lineText = []
+        // What the author writes behind a value on its line is no closing label.
+        if !bytes.isEmpty { lineText = [.backslash] }
         hasValue = true
         return bytes
     }
@@ -205,7 +209,9 @@ struct PHPScanner: PlaceScanner {
         }
         guard !touches(tail.last), !touches(following.first), !(tail.isEmpty && hasValue), !following.isTag else {
             throw Refusal(
-                "touches other PHP code: a tag outside quotes becomes a whole literal, with its own quotes; put blanks around it")
+                "touches other PHP code: a tag outside quotes becomes a whole literal, with its own quotes; "
+                    + "put blanks around it"
+            )
         }
         tail = []
         hasValue = true
@@ -226,20 +232,27 @@ struct PHPScanner: PlaceScanner {
         if Self.endsInSimpleIndex(tail) {
             throw .place("the index of a variable inside a string", "write it outside, and join the strings with a dot")
         }
+        if let label, bytes.isEmpty, lineText.allSatisfy(\.isBlank), case .text(let rest) = following,
+            rest.drop(while: { $0.isBlank }).starts(with: label)
+        {
+            throw Refusal("is empty, and what follows it in its line would end the heredoc")
+        }
         var text: [UInt8] = []
         for (index, byte) in bytes.enumerated() {
-            // The first byte could lengthen what the author wrote before it (`$name`, `\1`, the label of a heredoc), the last
-            // could begin something with what follows (`{` and `$`).
-            let isEdge = index == 0 && (label != nil || hasValue || !tail.isEmpty) || index == bytes.count - 1 && byte == UInt8(ascii: "{")
+            // The first byte could lengthen what the author wrote before it (`$name`, `\1`, the label of a heredoc),
+            // the last could begin something with what follows (`{` and `$`).
+            let isEdge =
+                index == 0 && (label != nil || hasValue || !tail.isEmpty)
+                || index == bytes.count - 1 && byte == UInt8(ascii: "{")
             switch byte {
-            case _ where isEdge || byte.isControl && byte != .newline && byte != .tab && byte != .carriageReturn:
-                text += Array("\\x".utf8) + byte.hex
+            case _ where isEdge: text += Array("\\x".utf8) + byte.hex
             case .newline: text += Array("\\n".utf8)
             case .tab: text += Array("\\t".utf8)
             case .carriageReturn: text += Array("\\r".utf8)
             case .backslash, .dollar: text += [.backslash, byte]
             // In a heredoc a backslash before a quote would stay.
             case .doubleQuote where label == nil: text += [.backslash, byte]
+            case _ where byte.isControl: text += Array("\\x".utf8) + byte.hex
             default: text.append(byte)
             }
         }
@@ -258,8 +271,8 @@ struct PHPScanner: PlaceScanner {
     func ending() -> String? {
         switch place {
         case .html, .code, .hash, .lineComment: nil
-        case .double(let label?), .nowdoc(let label): lineText.drop { $0.isBlank }.elementsEqual(label)
-            ? nil : "a heredoc is still open where the template ends"
+        case .double(let label?), .nowdoc(let label):
+            lineText.drop { $0.isBlank }.elementsEqual(label) ? nil : "a heredoc is still open where the template ends"
         case .blockComment: "a comment is still open where the template ends"
         default: "a string is still open where the template ends"
         }

@@ -1,11 +1,11 @@
-/// Reads a rendered file as its target language would, byte by byte, and so knows what kind of place it has come to. Only the
-/// author's text is read; values are quoted so that they do not change the place.
+/// Reads a rendered file as its target language would, byte by byte, and so knows what kind of place it has come to.
+/// Only the author's text is read; values are quoted so that they do not change the place.
 protocol PlaceScanner {
     /// The next byte of the author's text. Returns what is wrong there, if anything.
     mutating func read(_ byte: UInt8) -> String?
 
-    /// The bytes that stand for `value` in this place. The refusal's reason continues a sentence that begins with the value's
-    /// name, and says nothing of its content.
+    /// The bytes that stand for `value` in this place. The refusal's reason continues a sentence that begins with the
+    /// value's name, and says nothing of its content.
     mutating func quote(_ value: Scalar, before following: Following) throws(Refusal) -> [UInt8]
 
     /// What is wrong when the text ends here.
@@ -23,7 +23,8 @@ enum Scalar {
     /// Without NUL bytes: no target language can hold one.
     case text([UInt8])
 
-    /// The bytes, with the language's words for booleans. Null has none anywhere but where the caller knows a word for it.
+    /// The bytes, with the language's words for booleans. Null has none anywhere but where the caller knows a word for
+    /// it.
     func bytes(_ yes: String = "true", _ no: String = "false") throws(Refusal) -> [UInt8] {
         switch self {
         case .null: throw Refusal("is null: put the tag into a section, {{#name}}…{{/name}}, or give it a value")
@@ -60,7 +61,8 @@ enum Following {
         if case .tag = self { true } else { false }
     }
 
-    /// Whether nothing but blanks stands between the tag and the end of the line, or a byte that ends the value as well.
+    /// Whether nothing but blanks stands between the tag and the end of the line, or a byte that ends the value as
+    /// well.
     func endsLine(orAt isEnd: (UInt8) -> Bool = { _ in false }) -> Bool {
         switch self {
         case .end: return true
@@ -76,7 +78,9 @@ enum Following {
 enum CommentText {
     static func quote(_ value: Scalar, refusing marks: StaticString = "") throws(Refusal) -> [UInt8] {
         let bytes = try value.bytes()
-        guard !bytes.contains(where: \.isControl) else { throw Refusal("has a control character, and stands in a comment") }
+        guard !bytes.contains(where: \.isControl) else {
+            throw Refusal("has a control character, and stands in a comment")
+        }
         let refused = "\(marks)".utf8
         guard !bytes.contains(where: { refused.contains($0) }) else {
             throw Refusal("has one of the characters \(marks), and stands in a comment, which they could end")

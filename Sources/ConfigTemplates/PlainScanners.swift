@@ -1,5 +1,5 @@
-/// Text of a language that amorce does not know: a value passes as it is, and control characters, which could begin a line or
-/// end a field, are refused.
+/// Text of a language that amorce does not know: a value passes as it is, and control characters, which could begin a
+/// line or end a field, are refused.
 struct PlainScanner: PlaceScanner {
     mutating func read(_ byte: UInt8) -> String? { nil }
 
@@ -7,7 +7,7 @@ struct PlainScanner: PlaceScanner {
         let bytes = try value.bytes()
         guard !bytes.contains(where: \.isControl) else {
             throw Refusal(
-                "has a control character (a line end, a tab, …), and the file is plain text, without a way to quote it; "
+                "has a control character (a line end, a tab, …), and the file is plain text, which cannot quote it; "
                     + "name the file's language in the header if it has one")
         }
         return bytes
@@ -85,7 +85,9 @@ struct HTMLScanner: PlaceScanner {
             if byte == UInt8(ascii: ">") {
                 let isRaw = name == Array("script".utf8) || name == Array("style".utf8)
                 enter(isRaw ? .raw(name) : .text)
-            } else if byte == .doubleQuote || byte == .singleQuote, tail.dropLast().last(where: { !$0.isBlank }) == .equals {
+            } else if byte == .doubleQuote || byte == .singleQuote,
+                tail.dropLast().last(where: { !$0.isBlank }) == .equals
+            {
                 enter(.attribute(quote: byte, name: name))
             } else if isName {
                 isName = byte.isWord || byte == UInt8(ascii: "-")
@@ -119,7 +121,8 @@ struct HTMLScanner: PlaceScanner {
         case .text, .attribute: break
         case .tag: throw .place("an HTML tag outside quotes", "write NAME=\"{{…}}\"")
         case .comment: throw .place("an HTML comment")
-        case .raw(let name): throw .place("a <\(String(decoding: name, as: UTF8.self))> element", "put it into a data attribute")
+        case .raw(let name):
+            throw .place("a <\(String(decoding: name, as: UTF8.self))> element", "put it into a data attribute")
         }
         tail = []
         return try value.bytes().flatMap { byte -> [UInt8] in

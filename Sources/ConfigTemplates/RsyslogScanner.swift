@@ -1,5 +1,5 @@
-/// rsyslog's configuration: strings of RainerScript, where `\ooo` (octal) stands for any byte. The older `$Directive value` and
-/// `selector action` lines know no quoting, and take plain words only.
+/// rsyslog's configuration: strings of RainerScript, where `\ooo` (octal) stands for any byte. The older `$Directive
+/// value` and `selector action` lines know no quoting, and take plain words only.
 struct RsyslogScanner: PlaceScanner {
     private enum Place: Equatable {
         case code
@@ -75,20 +75,24 @@ struct RsyslogScanner: PlaceScanner {
         case .string: break
         case .code where parentheses > 0:
             let isFree = tail.last.map { $0.isBlank || $0 == .newline || "=(,".utf8.contains($0) } ?? false
-            let ends = following.first.map { $0.isBlank || $0 == .newline || $0 == .carriageReturn || "),".utf8.contains($0) }
+            let ends = following.first.map {
+                $0.isBlank || $0 == .newline || $0 == .carriageReturn || "),".utf8.contains($0)
+            }
             guard isFree, ends ?? false else {
                 throw Refusal("is a whole parameter, and touches other text; put the whole parameter into quotes")
             }
         case .code:
             guard !bytes.isEmpty, bytes.consists(ofWordsAnd: "./:-") else {
                 throw Refusal(
-                    "stands outside a string, in a line without quoting, which takes letters, digits and _ . / : - only")
+                    "stands outside a string, in a line without quoting, which takes letters, digits and _ . / : - only"
+                )
             }
             return bytes
         }
         // The string of a template is a small language of its own.
         if parameter == Array("string".utf8), bytes.contains(where: { $0 == .percent || $0 == .backslash }) {
-            throw Refusal("has % or \\, and stands in the string of a template, where they have a meaning; use a list template")
+            throw Refusal(
+                "has % or \\, and stands in the string of a template, where they have a meaning; use a list template")
         }
         // The text of a constant in a list template is unescaped a second time.
         let isTwice = object == Array("constant".utf8) && parameter == Array("value".utf8)

@@ -1,5 +1,5 @@
-/// sh scripts and files of assignments, after the POSIX Shell Command Language, section 2.2 and 2.6. Every byte string can be
-/// carried in a word, in single and in double quotes.
+/// sh scripts and files of assignments, after the POSIX Shell Command Language, section 2.2 and 2.6. Every byte string
+/// can be carried in a word, in single and in double quotes.
 struct ShellScanner: PlaceScanner {
     private enum Frame: Equatable {
         /// Words, at the top level or in `$(…)`, with the number of parentheses open in it.
@@ -51,13 +51,13 @@ struct ShellScanner: PlaceScanner {
             if unescaped(byte) == .backtick { frames.removeLast() }
         case .parameter(let depth):
             switch unescaped(byte) {
-            case UInt8(ascii: "{")?: frames[frames.count - 1] = .parameter(depth: depth + 1)
-            case UInt8(ascii: "}")?: depth > 1 ? frames[frames.count - 1] = .parameter(depth: depth - 1) : leave()
+            case UInt8(ascii: "{")?: replaceFrame(.parameter(depth: depth + 1))
+            case UInt8(ascii: "}")?: replaceFrame(depth > 1 ? .parameter(depth: depth - 1) : nil)
             default: break
             }
         case .arithmetic(let depth):
-            if byte == UInt8(ascii: "(") { frames[frames.count - 1] = .arithmetic(depth: depth + 1) }
-            if byte == UInt8(ascii: ")") { depth > 1 ? frames[frames.count - 1] = .arithmetic(depth: depth - 1) : leave() }
+            if byte == UInt8(ascii: "(") { replaceFrame(.arithmetic(depth: depth + 1)) }
+            if byte == UInt8(ascii: ")") { replaceFrame(depth > 1 ? .arithmetic(depth: depth - 1) : nil) }
         case .delimiter: readDelimiter(byte)
         case .document:
             if byte == .newline {
@@ -71,7 +71,11 @@ struct ShellScanner: PlaceScanner {
         return nil
     }
 
-    private mutating func leave() { frames.removeLast() }
+    /// Nil leaves it.
+    private mutating func replaceFrame(_ frame: Frame?) {
+        frames.removeLast()
+        if let frame { frames.append(frame) }
+    }
 
     private mutating func unescaped(_ byte: UInt8) -> UInt8? {
         if isEscaped {

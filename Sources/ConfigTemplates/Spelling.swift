@@ -1,7 +1,7 @@
 /// Finds the name that someone probably meant.
 enum Spelling {
-    /// The candidate nearest to `word`, or nil where none is near enough to be a typing error. A candidate that ends in `word`
-    /// (`db.password` for `password`) is near whatever its length.
+    /// The candidate nearest to `word`, or nil where none is near enough to be a typing error. A candidate that ends in
+    /// `word` (`db.password` for `password`) is near whatever its length.
     static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
         var best: (name: String, distance: Int)?
         let limit = max(1, word.utf8.count / 3)

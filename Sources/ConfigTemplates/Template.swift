@@ -8,8 +8,9 @@ public struct Template: Sendable {
     public let owner: String?
     private let nodes: [TemplateNode]
 
-    /// `name` is the path relative to the tree of templates, such as `etc/apache2/sites-available/site.conf.mustache`: it chooses
-    /// the language where the header does not, and stands in every message. Throws everything that is wrong at once.
+    /// `name` is the path relative to the tree of templates, such as `etc/apache2/sites-available/site.conf.mustache`:
+    /// it chooses the language where the header does not, and stands in every message. Throws everything that is wrong
+    /// at once.
     public init(name: String, source: [UInt8]) throws(TemplateProblems) {
         var parser = TemplateParser(name: name, source: source)
         nodes = parser.parse()
@@ -20,8 +21,8 @@ public struct Template: Sendable {
         owner = parser.header?.owner
     }
 
-    /// `values` is a map. Every value arrives in the target language exactly as it is, or all that cannot are thrown together,
-    /// beside every unknown name. Pure: the same values give the same bytes.
+    /// `values` is a map. Every value arrives in the target language exactly as it is, or all that cannot are thrown
+    /// together, beside every unknown name. Pure: the same values give the same bytes.
     public func render(_ values: TemplateValue) throws(TemplateProblems) -> RenderedText {
         var renderer = TemplateRenderer(name: name, language: language, values: values)
         return try renderer.render(nodes)

@@ -39,7 +39,8 @@ struct TemplateHeader: Sendable {
     private mutating func parseMode(_ value: String, _ problem: (String) -> Void) {
         let digits = value.utf8
         // Without special bits: no configuration file is setuid.
-        guard digits.count == 3 || (digits.count == 4 && digits.first == UInt8(ascii: "0")), let mode = UInt32(value, radix: 8)
+        guard digits.count == 3 || (digits.count == 4 && digits.first == UInt8(ascii: "0")),
+            let mode = UInt32(value, radix: 8)
         else {
             problem("header: mode=\(value) is not an octal mode such as 0640")
             return

@@ -17,8 +17,8 @@ struct TagName: Sendable, Equatable {
     }
 }
 
-/// Splits a template into parts, by the rules of the Mustache specification (its interpolation, sections, inverted, comments and
-/// delimiters modules), and collects what is wrong with it.
+/// Splits a template into parts, by the rules of the Mustache specification (its interpolation, sections, inverted,
+/// comments and delimiters modules), and collects what is wrong with it.
 struct TemplateParser {
     private let source: [UInt8]
     private(set) var problems: ProblemList
@@ -45,7 +45,8 @@ struct TemplateParser {
 
     mutating func parse() -> [TemplateNode] {
         if source.starts(with: [0xef, 0xbb, 0xbf]) {
-            problems.add(line: 1, "the template begins with a byte order mark, which would reach the rendered file; remove it")
+            problems.add(
+                line: 1, "the template begins with a byte order mark, which would reach the rendered file; remove it")
         }
         while let start = find(open, from: position) {
             text(upTo: start)
@@ -79,7 +80,8 @@ struct TemplateParser {
 
     private mutating func add(_ node: TemplateNode) {
         // Neighbours become one text where their lines follow each other, so that what follows a tag is seen whole.
-        if case .text(let more, let line) = node, case .text(let before, let first)? = levels[levels.count - 1].nodes.last,
+        if case .text(let more, let line) = node,
+            case .text(let before, let first)? = levels[levels.count - 1].nodes.last,
             first + before.count(where: { $0 == .newline }) == line
         {
             levels[levels.count - 1].nodes[levels[levels.count - 1].nodes.count - 1] = .text(before + more, line: first)
@@ -96,7 +98,8 @@ struct TemplateParser {
         if open == Array("{{".utf8), contentStart < source.count, source[contentStart] == UInt8(ascii: "{") {
             problems.add(
                 line: line,
-                "{{{ }}} puts in a value as it is, which is refused: write {{ }}, and the value is quoted for its place")
+                "{{{ }}} puts in a value as it is, which is refused: write {{ }}, and the value is quoted for its place"
+            )
             guard let end = find(Array("}}}".utf8), from: contentStart) else { return false }
             skip(to: end + 3)
             return true
@@ -192,7 +195,8 @@ struct TemplateParser {
 
     private mutating func setDelimiters(_ content: ArraySlice<UInt8>) {
         let words = content.dropFirst().dropLast().split { $0.isBlank || $0 == .newline || $0 == .carriageReturn }
-        guard content.count > 2, content.last == .equals, words.count == 2, !words.contains(where: { $0.contains(.equals) })
+        guard content.count > 2, content.last == .equals, words.count == 2,
+            !words.contains(where: { $0.contains(.equals) })
         else {
             problems.add(line: line, "delimiters are changed by {{=OPEN CLOSE=}}, two words without =")
             return

@@ -1,5 +1,5 @@
-/// One thing that is wrong with a template, or with a value where a template wants it. The message names values, and never
-/// says what they contain.
+/// One thing that is wrong with a template, or with a value where a template wants it. The message names values, and
+/// never says what they contain.
 public struct TemplateProblem: Error, Sendable, Equatable, CustomStringConvertible {
     /// The template's name as it was given to `Template`.
     public let file: String

@@ -64,7 +64,8 @@ struct TemplateRenderer {
             isSecret = secret
             scalar = .text(name.filter == .url ? Self.percentEncoded(bytes) : bytes)
         case .list:
-            problems.add(line: line, "\(name.text) is a list: a section, {{#\(name.text)}}…{{/\(name.text)}}, renders its items")
+            problems.add(
+                line: line, "\(name.text) is a list: a section, {{#\(name.text)}}…{{/\(name.text)}}, renders its items")
             return
         case .map(let entries):
             let first = entries.keys.min().map { ": {{\(name.text).\($0)}} is one" } ?? ""
@@ -101,8 +102,8 @@ struct TemplateRenderer {
 
     // MARK: names
 
-    /// As Mustache looks names up: the first part in the innermost map that has it, the others strictly below. What is nowhere
-    /// is a problem, not an empty text.
+    /// As Mustache looks names up: the first part in the innermost map that has it, the others strictly below. What is
+    /// nowhere is a problem, not an empty text.
     private mutating func find(_ name: TagName) -> TemplateValue? {
         guard let first = name.parts.first else { return contexts.last }
         var value: TemplateValue?
@@ -116,7 +117,8 @@ struct TemplateRenderer {
             if case .map(let entries)? = value { value = entries[part] } else { value = nil }
         }
         if value == nil {
-            problems.add(line: line, "unknown name \"\(name.text)\"" + Spelling.hint(for: name.text, among: knownNames()))
+            problems.add(
+                line: line, "unknown name \"\(name.text)\"" + Spelling.hint(for: name.text, among: knownNames()))
         }
         return value
     }

@@ -6,18 +6,23 @@ enum HostileValues {
     /// Text with an end of its own in some language, and bytes with a meaning in one.
     static let pieces: [[UInt8]] = {
         let texts = [
-            "", " ", "  ", "\t", "\n", "\r", "\r\n", "\n\n", "'", "\"", "`", "\\", "\\\\", "\\'", "\\\"", "\\n", "\\x41",
+            "", " ", "  ", "\t", "\n", "\r", "\r\n", "\n\n", "'", "\"", "`", "\\", "\\\\", "\\'", "\\\"", "\\n",
+            "\\x41",
             "\\101", "$", "$$", "${", "${HOME}", "${HOME", "$HOME", "$pool", "$po", "ol", "$(id)", "$((1+1))", "{", "}",
             "{$", "{$a}", "{{", "}}", "{{x}}", "%", "%%", "%{HOME}e", "%msg%", "%s", "#", " #", "# x", ";", " ;", "; x",
-            "//", "/*", "*/", "?>", "<?php", "<?=", "<?", "EOT", "EOT;", "\nEOT;\n", "\nEOT\n", "  EOT", "<<<EOT", "<<EOT",
+            "//", "/*", "*/", "?>", "<?php", "<?=", "<?", "EOT", "EOT;", "\nEOT;\n", "\nEOT\n", "  EOT", "<<<EOT",
+            "<<EOT",
             "<!--", "-->", "</script>", "<b>", "&amp;", "&", "|", "||", "^", "~", "!", "!!", "(", ")", "[", "]", "=",
-            "a=b", ",", ".", ":", "@", "*", "?", "on", "On", "off", "none", "null", "true", "false", "yes", "no", "0", "1",
-            "42", "-1", "1e3", "0x1f", "E_ALL", "PHP_VERSION", "a", "abc", "x y", " lead", "trail ", "\tlead", "trail\t",
+            "a=b", ",", ".", ":", "@", "*", "?", "on", "On", "off", "none", "null", "true", "false", "yes", "no", "0",
+            "1",
+            "42", "-1", "1e3", "0x1f", "E_ALL", "PHP_VERSION", "a", "abc", "x y", " lead", "trail ", "\tlead",
+            "trail\t",
             "end\\", "expr=1", "\u{e9}", "\u{1f600}", "\u{a0}", "\u{feff}", "\u{2028}", "C:\\new\\table", "it's",
             "say \"hi\"", "a'b\"c", "/var/www/x", "-n", "-e x", "MADE-UP-SECRET",
         ]
         let bytes: [[UInt8]] = [
-            [1], [7], [8], [0x0b], [0x0c], [0x1a], [0x1b], [0x7f], [0x80], [0x81], [0x82], [0x85], [0x88], [0xa0], [0xc3],
+            [1], [7], [8], [0x0b], [0x0c], [0x1a], [0x1b], [0x7f], [0x80], [0x81], [0x82], [0x85], [0x88], [0xa0],
+            [0xc3],
             [0xe9], [0xff], [0xe9, 0x27], [0x5c, 0xe9],
         ]
         return texts.map { Array($0.utf8) } + bytes
@@ -47,8 +52,8 @@ enum HostileValues {
     }
 }
 
-/// One way of writing a value into a file: the same entry again and again, with `{{key}}` for a name of its own and `{{value}}`
-/// in the place that is tried.
+/// One way of writing a value into a file: the same entry again and again, with `{{key}}` for a name of its own and
+/// `{{value}}` in the place that is tried.
 struct TriedPlace: CustomTestStringConvertible {
     let testDescription: String
     let before: String
@@ -61,7 +66,8 @@ struct TriedPlace: CustomTestStringConvertible {
     let refuses: @Sendable ([UInt8]) -> Bool
 
     init(
-        _ name: String, before: String = "", _ entry: String, after: String = "", prefix: String = "", suffix: String = "",
+        _ name: String, before: String = "", _ entry: String, after: String = "", prefix: String = "",
+        suffix: String = "",
         refuses: @escaping @Sendable ([UInt8]) -> Bool = { _ in false }
     ) {
         testDescription = name

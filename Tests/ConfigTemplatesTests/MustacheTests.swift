@@ -25,16 +25,20 @@ struct MustacheTests {
         ("{{#nothing}}x{{/nothing}}{{^nothing}}y{{/nothing}}", "y"), ("{{#none}}x{{/none}}{{^none}}y{{/none}}", "y"),
         ("{{#empty}}x{{/empty}}{{^empty}}y{{/empty}}", "y"), ("{{#name}}<{{.}}>{{/name}}", "<amorce>"),
         ("{{#list}}({{.}}){{/list}}", "(a)(b)"), ("{{#db}}{{host}} {{name}}{{/db}}", "h amorce"),
-        ("{{#db}}{{#replica}}{{host}}{{port}}{{/replica}}{{/db}}", "r3306"), ("{{#hosts}}{{name}},{{/hosts}}", "one,amorce,"),
+        ("{{#db}}{{#replica}}{{host}}{{port}}{{/replica}}{{/db}}", "r3306"),
+        ("{{#hosts}}{{name}},{{/hosts}}", "one,amorce,"),
         ("{{#db.replica}}{{host}}{{/db.replica}}", "r"), ("{{#yes}}{{#yes}}x{{/yes}}{{/yes}}", "x"),
         // Comments and delimiters.
-        ("a{{! anything {{ here }}b", "ab"), ("a{{!\n many\n lines\n}}b", "ab"), ("{{=<% %>=}}<%name%> {{name}}", "amorce {{name}}"),
+        ("a{{! anything {{ here }}b", "ab"), ("a{{!\n many\n lines\n}}b", "ab"),
+        ("{{=<% %>=}}<%name%> {{name}}", "amorce {{name}}"),
         ("{{=| |=}}|name||={{ }}=|{{name}}", "amorceamorce"), ("{{= | | =}}|name|", "amorce"),
         // Tags alone on their lines.
         ("a\n{{#yes}}\nb\n{{/yes}}\nc", "a\nb\nc"), ("a\n  {{#yes}}\t\n  b\n  {{/yes}}\nc", "a\n  b\nc"),
-        ("a\r\n{{#yes}}\r\nb\r\n{{/yes}}\r\nc", "a\r\nb\r\nc"), ("{{#yes}}\nb\n{{/yes}}", "b\n"), ("  {{! x }}  \nb", "b"),
+        ("a\r\n{{#yes}}\r\nb\r\n{{/yes}}\r\nc", "a\r\nb\r\nc"), ("{{#yes}}\nb\n{{/yes}}", "b\n"),
+        ("  {{! x }}  \nb", "b"),
         ("a\n{{!\nx\n}}\nb", "a\nb"), ("a {{! x }}\nb", "a \nb"), ("{{=< >=}}\n<name>", "amorce"),
-        ("{{#yes}}{{/yes}}\nx", "\nx"), ("a\n  {{name}}\nb", "a\n  amorce\nb"), ("| {{#yes}}\n| {{/yes}}\n", "| \n| \n"),
+        ("{{#yes}}{{/yes}}\nx", "\nx"), ("a\n  {{name}}\nb", "a\n  amorce\nb"),
+        ("| {{#yes}}\n| {{/yes}}\n", "| \n| \n"),
         ("{{#list}}\n- {{.}}\n{{/list}}\n", "- a\n- b\n"),
         // The one filter.
         ("{{name|url}} {{db.port | url}}", "amorce 3306"),
@@ -57,22 +61,37 @@ struct MustacheTests {
             "{{nothing}}",
             "motd.mustache:1: nothing is null: put the tag into a section, {{#name}}…{{/name}}, or give it a value"
         ),
-        ("\n{{{name}}}", "motd.mustache:2: {{{ }}} puts in a value as it is, which is refused: write {{ }}, and the value is quoted for its place"),
-        ("{{&name}}", "motd.mustache:1: {{& }} puts in a value as it is, which is refused: write {{ }}, and the value is quoted for its place"),
+        (
+            "\n{{{name}}}",
+            "motd.mustache:2: {{{ }}} puts in a value as it is, which is refused: "
+                + "write {{ }}, and the value is quoted for its place"
+        ),
+        (
+            "{{&name}}",
+            "motd.mustache:1: {{& }} puts in a value as it is, which is refused: "
+                + "write {{ }}, and the value is quoted for its place"
+        ),
         ("{{> part}}", "motd.mustache:1: {{> }}: partials are not supported; a template is one file"),
         ("a\n{{#yes}}\nb", "motd.mustache:2: the section \"yes\" is never closed"),
         ("{{/yes}}", "motd.mustache:1: {{/yes}} closes a section that is not open"),
         ("{{#yes}}\n{{/no}}", "motd.mustache:2: {{/no}} stands where the section \"yes\" of line 1 should be closed"),
         ("x\n{{name", "motd.mustache:2: a tag is opened here and never closed"),
         ("{{name\n{{db.host}}", "motd.mustache:1: a tag is opened here and not closed before the next one"),
-        ("{{}}", "motd.mustache:1: a tag without a name"), ("{{a b}}", "motd.mustache:1: a name in a tag has no blanks"),
+        ("{{}}", "motd.mustache:1: a tag without a name"),
+        ("{{a b}}", "motd.mustache:1: a name in a tag has no blanks"),
         ("{{db..host}}", "motd.mustache:1: the name \"db..host\" has an empty part"),
         ("{{=x=}}", "motd.mustache:1: delimiters are changed by {{=OPEN CLOSE=}}, two words without ="),
         ("{{name|ulr}}", "motd.mustache:1: unknown filter \"ulr\" (did you mean \"url\"?); there is url, once"),
         ("{{#name|url}}{{/name}}", "motd.mustache:1: a section takes no filter (\"url\")"),
-        ("\u{feff}x", "motd.mustache:1: the template begins with a byte order mark, which would reach the rendered file; remove it"),
+        (
+            "\u{feff}x",
+            "motd.mustache:1: the template begins with a byte order mark, which would reach the rendered file; remove it"
+        ),
         // The header.
-        ("\n{{! amorce: mode=0640 }}", "motd.mustache:2: the header {{! amorce: … }} stands at the start of the first line or nowhere"),
+        (
+            "\n{{! amorce: mode=0640 }}",
+            "motd.mustache:2: the header {{! amorce: … }} stands at the start of the first line or nowhere"
+        ),
         ("{{! amorce: mod=0640 }}", "motd.mustache:1: header: unknown key \"mod\" (did you mean \"mode\"?)"),
         ("{{! amorce: mode=0888 }}", "motd.mustache:1: header: mode=0888 is not an octal mode such as 0640"),
         ("{{! amorce: mode=4755 }}", "motd.mustache:1: header: mode=4755 is not an octal mode such as 0640"),
@@ -81,8 +100,8 @@ struct MustacheTests {
         ("{{! amorce: mode=640 mode=600 }}", "motd.mustache:1: header: mode stands twice"),
         (
             "{{! amorce: language=phq }}",
-            "motd.mustache:1: header: unknown language \"phq\" (did you mean \"php\"?); known are apache, php, ini, fpm, shell, "
-                + "dotenv, mysql, rsyslog, html, json, plain"
+            "motd.mustache:1: header: unknown language \"phq\" (did you mean \"php\"?); known are apache, php, ini, "
+                + "fpm, shell, dotenv, mysql, rsyslog, html, json, plain"
         ),
     ])
     func refuses(_ template: String, _ message: String) {
@@ -113,7 +132,8 @@ struct MustacheTests {
     }
 
     @Test func secretsAreMarkedWithTheirQuotes() throws {
-        let template = try Template(name: "a.php", source: Array("<?php $a = {{public}} . {{secret}} . '{{secret}}';".utf8))
+        let template = try Template(
+            name: "a.php", source: Array("<?php $a = {{public}} . {{secret}} . '{{secret}}';".utf8))
         let text = try template.render(
             .map(["public": .string("p"), "secret": .text(Array("it's".utf8), isSecret: true)]))
         let marked = text.secretRanges.map { String(decoding: text.bytes[$0], as: UTF8.self) }
@@ -122,7 +142,8 @@ struct MustacheTests {
 
     @Test func theHeaderSaysLanguageModeAndOwner() throws {
         let template = try Template(
-            name: "x.php.mustache", source: Array("{{! amorce: language=ini mode=0640 owner=root:www-data }}\na = {{a}}\n".utf8))
+            name: "x.php.mustache",
+            source: Array("{{! amorce: language=ini mode=0640 owner=root:www-data }}\na = {{a}}\n".utf8))
         #expect(template.language == .ini)
         #expect(template.mode == 0o640)
         #expect(template.owner == "root:www-data")
@@ -136,10 +157,12 @@ struct MustacheTests {
         ("etc/php/8.2/fpm/conf.d/90-x.ini.mustache", .ini), ("etc/php/8.2/fpm/pool.d/www.conf", .fpm),
         ("etc/php/8.2/fpm/php-fpm.conf", .fpm), ("etc/apache2/sites-available/site.conf.mustache", .apache),
         ("etc/apache2/apache2.conf", .apache), ("etc/apache2/envvars", .shell), ("etc/httpd/conf/x.conf", .apache),
-        ("release/.htaccess", .apache), ("root/.my.cnf", .mysql), ("etc/mysql/conf.d/x.cnf", .mysql), ("release/.env", .dotenv),
+        ("release/.htaccess", .apache), ("root/.my.cnf", .mysql), ("etc/mysql/conf.d/x.cnf", .mysql),
+        ("release/.env", .dotenv),
         ("release/.env.local.mustache", .dotenv), ("release/prod.env", .dotenv), ("usr/local/bin/x.sh", .shell),
         ("etc/default/boutique", .shell), ("release/default/x", .plain), ("etc/rsyslog.d/60-x.conf", .rsyslog),
-        ("etc/rsyslog.conf", .rsyslog), ("release/maintenance.html", .html), ("release/auth.json", .json), ("etc/motd", .plain),
+        ("etc/rsyslog.conf", .rsyslog), ("release/maintenance.html", .html), ("release/auth.json", .json),
+        ("etc/motd", .plain),
         ("etc/cron.d/x", .plain), ("etc/systemd/system/x.conf", .plain),
     ])
     func languagesByName(_ name: String, _ language: TargetLanguage) throws {

@@ -35,6 +35,9 @@ struct RoundTripTests {
         TriedPlace(
             "heredoc, around its label", before: "<?php\n", "echo bin2hex(<<<\"EOT\"\n  E{{value}}T;\n  EOT), \"\\n\";",
             prefix: "E", suffix: "T;"),
+        TriedPlace(
+            "heredoc, before its label", before: "<?php\n", "echo bin2hex(<<<EOT\n{{value}}EOT;\nEOT), \"\\n\";",
+            suffix: "EOT;", refuses: { $0.isEmpty }),
         TriedPlace("short echo tags", "<?= bin2hex({{value}}), \"\\n\" ?>"),
         TriedPlace(
             "HTML", before: "<?php\n",
@@ -88,7 +91,8 @@ struct RoundTripTests {
         let asked = try Program.check(
             [
                 "php", "-c", file, "-r",
-                "for ($i = 0; $i < $argv[1]; $i++) { echo bin2hex(get_cfg_var(\"V$i\")), \"\\n\"; }", "\(expected.count)",
+                "for ($i = 0; $i < $argv[1]; $i++) { echo bin2hex(get_cfg_var(\"V$i\")), \"\\n\"; }",
+                "\(expected.count)",
             ])
         #expect(HexLines.differences(HexLines.split(asked), expected) == [])
     }
@@ -100,7 +104,8 @@ struct RoundTripTests {
         TriedPlace("bare, inside a word", "{{key}}=a{{value}}b", prefix: "a", suffix: "b"),
         TriedPlace("double quotes", "{{key}}=\"{{value}}\""),
         TriedPlace(
-            "double quotes, inside text", before: "n=N\n", "{{key}}=\"${n}{{value}}$n\" # it's", prefix: "N", suffix: "N"),
+            "double quotes, inside text", before: "n=N\n", "{{key}}=\"${n}{{value}}$n\" # it's", prefix: "N",
+            suffix: "N"),
         TriedPlace("single quotes", "{{key}}='{{value}}'"),
         TriedPlace("single quotes, inside text", "export {{key}}='$a{{value}}\"'", prefix: "$a", suffix: "\""),
         TriedPlace("a command in double quotes", "{{key}}=\"$(printf %s {{value}}; printf .)\"", suffix: "."),
@@ -178,6 +183,19 @@ struct RoundTripTests {
         let difference = zip(output, expected).enumerated().first { $1.0 != $1.1 }?.offset
         #expect(difference == nil, "around \(output.dropFirst(max(0, (difference ?? 0) - 40)).prefix(80))")
         #expect(output.count == expected.count)
+    }
+
+    /// The reader's buffer holds so much and no more.
+    @Test func mariadbReadsTheLongestLineAndALongerOneIsRefused() throws {
+        let template = try Template(name: "x.cnf", source: Array("[client]\npassword = {{v}}\n".utf8))
+        func value(_ count: Int) -> TemplateValue {
+            .map(["v": .text([UInt8](repeating: UInt8(ascii: "a"), count: count), isSecret: true)])
+        }
+        let longest = 4094 - "password = ".utf8.count
+        let file = try scratch.write("x.cnf", try template.render(value(longest)).bytes)
+        let output = try Program.check(["my_print_defaults", "--defaults-file=\(file)", "client"])
+        #expect(output.count == "--password=\n".utf8.count + longest)
+        #expect(throws: TemplateProblems.self) { try template.render(value(longest + 1)) }
     }
 
     // MARK: JSON

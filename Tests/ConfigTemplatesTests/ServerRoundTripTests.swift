@@ -16,7 +16,8 @@ struct ServerRoundTripTests {
         TriedPlace("bare", "SetEnv {{key}} {{value}}", refuses: isUnreadable),
         TriedPlace("double quotes", "SetEnv {{key}} \"{{value}}\"", refuses: isUnreadable),
         TriedPlace(
-            "double quotes, inside text", "    setenv {{key}} \"\\\"a\\\\{{value}}' b\" ", prefix: "\"a\\", suffix: "' b",
+            "double quotes, inside text", "    setenv {{key}} \"\\\"a\\\\{{value}}' b\" ", prefix: "\"a\\",
+            suffix: "' b",
             refuses: isUnreadable),
         TriedPlace("single quotes", "SetEnv {{key}} '{{value}}'", refuses: isUnreadable),
         TriedPlace("double quotes, on the next line", "SetEnv {{key}} \\\n  \"{{value}}\"", refuses: isUnreadable),
@@ -26,7 +27,8 @@ struct ServerRoundTripTests {
     ]
 
     private static let isUnreadable: @Sendable ([UInt8]) -> Bool = { value in
-        value.contains(10) || zip(value, value.dropFirst()).contains { $0 == UInt8(ascii: "$") && $1 == UInt8(ascii: "{") }
+        value.contains(10)
+            || zip(value, value.dropFirst()).contains { $0 == UInt8(ascii: "$") && $1 == UInt8(ascii: "{") }
     }
 
     @Test(arguments: apache)
@@ -34,9 +36,14 @@ struct ServerRoundTripTests {
         let rendered = try place.render("etc/apache2/sites-available/x.conf")
         #expect(rendered.surprises == [])
         #expect(rendered.expected.count > 800)
-        try scratch.write("cgi/print", "#!/bin/sh\nprintf 'Content-Type: application/octet-stream\\n\\n'\nexec env -0\n", mode: 0o755)
+        try scratch.write(
+            "cgi/print", "#!/bin/sh\nprintf 'Content-Type: application/octet-stream\\n\\n'\nexec env -0\n", mode: 0o755)
         let port = LoopbackServer.freePort()
-        let text = rendered.text + Array("ScriptAlias /print \"\(scratch.path)/cgi/print\"\n<Location />\nRequire all granted\n</Location>\n".utf8)
+        let text =
+            rendered.text
+            + Array(
+                "ScriptAlias /print \"\(scratch.path)/cgi/print\"\n<Location />\nRequire all granted\n</Location>\n"
+                    .utf8)
         let file = try ApacheProgram.configuration(text, port: port, in: scratch)
         let server = try ApacheProgram.start(file, port: port)
         let variables = try ApacheProgram.get(server, "/print").split(separator: 0)
@@ -52,7 +59,8 @@ struct ServerRoundTripTests {
     /// `%` has a meaning in a header, and `%%` is the character. Bytes that no header may have are not tried.
     @Test func apacheHeadersCarryPercentSigns() throws {
         let values = HostileValues.all.filter { value in
-            !Self.isUnreadable(value) && !value.isEmpty && value.allSatisfy { $0 > 0x20 && $0 != 0x7f } && !value.starts(with: "expr=".utf8)
+            !Self.isUnreadable(value) && !value.isEmpty && value.allSatisfy { $0 > 0x20 && $0 != 0x7f }
+                && !value.starts(with: "expr=".utf8)
         }.prefix(250)
         let place = TriedPlace("header", "Header always set {{key}} \"{{value}}\"")
         let rendered = try place.render("etc/apache2/x.conf", Array(values))
@@ -82,7 +90,10 @@ struct ServerRoundTripTests {
         TriedPlace("double quotes", "env[{{key}}] = \"{{value}}\"", refuses: isChanged),
         TriedPlace(
             "double quotes, inside text", "env[{{key}}] = \"a b{{value}}c d\"", prefix: "a b", suffix: "c d",
-            refuses: { value in value.contains(10) || has("$pool", in: value) || ["$", "$p", "$po"].contains { value.reversed().starts(with: $0.utf8.reversed()) } }),
+            refuses: { value in
+                value.contains(10) || has("$pool", in: value)
+                    || ["$", "$p", "$po"].contains { value.reversed().starts(with: $0.utf8.reversed()) }
+            }),
         TriedPlace("single quotes", "env[{{key}}] = '{{value}}'", refuses: { isChanged($0) || $0.contains(0x27) }),
     ]
 
@@ -90,7 +101,9 @@ struct ServerRoundTripTests {
         value.indices.contains { value[$0...].starts(with: text.utf8) }
     }
 
-    private static let isChanged: @Sendable ([UInt8]) -> Bool = { $0.isEmpty || $0.contains(10) || has("$pool", in: $0) || $0.first == UInt8(ascii: "$") }
+    private static let isChanged: @Sendable ([UInt8]) -> Bool = {
+        $0.isEmpty || $0.contains(10) || has("$pool", in: $0) || $0.first == UInt8(ascii: "$")
+    }
 
     @Test(arguments: fpm)
     func fpmReadsWhatWasGiven(_ place: TriedPlace) throws {
@@ -102,7 +115,8 @@ struct ServerRoundTripTests {
             """
         try scratch.write("www/page.php", page)
         let (fpmPort, port) = (LoopbackServer.freePort(), LoopbackServer.freePort())
-        let head = "[x]\nlisten = 127.0.0.1:\(fpmPort)\n\(FPMProgram.user)pm = static\npm.max_children = 1\nclear_env = yes\n"
+        let head =
+            "[x]\nlisten = 127.0.0.1:\(fpmPort)\n\(FPMProgram.user)pm = static\npm.max_children = 1\nclear_env = yes\n"
         let pools = try FPMProgram.configuration(Array(head.utf8) + rendered.text, in: scratch)
         let site = """
             DocumentRoot "\(scratch.path)/www"
@@ -127,7 +141,8 @@ struct ServerRoundTripTests {
             "double quotes", before: listTemplate, "constant(value=\"\\\"{{value}}'\") constant(value=\"|\")",
             after: "}\n", prefix: "\"", suffix: "'"),
         TriedPlace(
-            "an expression", before: variable, "set $!all = $!all & \"\\$a{{value}}\\\\|\";", prefix: "$a", suffix: "\\"),
+            "an expression", before: variable, "set $!all = $!all & \"\\$a{{value}}\\\\|\";", prefix: "$a", suffix: "\\"
+        ),
         TriedPlace(
             "a function's argument", before: variable, "set $!all = $!all & replace('{{value}}|', '', '');"),
     ]

@@ -3,17 +3,19 @@ import HostSystem
 import TestSupport
 import Testing
 
-/// The sets in `templates/`: each renders with its `defaults.yaml` and the values its comments ask for, and the programs that
-/// read the result accept it and do what it says.
+/// The sets in `templates/`: each renders with its `defaults.yaml` and the values its comments ask for, and the
+/// programs that read the result accept it and do what it says.
 @Suite(.serialized)
 struct ShippedTemplatesTests {
     private let scratch: ScratchDirectory
-    private static let folder = "\(#filePath)".split(separator: "/").dropLast(3).map { "/" + $0 }.joined() + "/templates"
+    private static let folder =
+        "\(#filePath)".split(separator: "/").dropLast(3).map { "/" + $0 }.joined() + "/templates"
 
     init() throws { scratch = try ScratchDirectory() }
 
     static let passwords = [
-        "MADE-UP-SECRET", "MADE-UP-SECRET it's \"q\" \\ $HOME ${HOME} `id` %s # ; ?> */ <b>&amp; EOT \u{e9}\u{1f600} \\",
+        "MADE-UP-SECRET",
+        "MADE-UP-SECRET it's \"q\" \\ $HOME ${HOME} `id` %s # ; ?> */ <b>&amp; EOT \u{e9}\u{1f600} \\",
         "' . phpinfo() . ' MADE-UP-SECRET",
     ]
 
@@ -25,7 +27,8 @@ struct ShippedTemplatesTests {
                 "version": .string("1.0"), "share": .string(scratch("share")), "health-file": .string(scratch("ready")),
             ]),
             "release": .map([
-                "id": .string("20260101-120000"), "path": .string(scratch("release")), "root": .string(scratch("release/public")),
+                "id": .string("20260101-120000"), "path": .string(scratch("release")),
+                "root": .string(scratch("release/public")),
                 "token": .string("MADE-UP-SECRET-token"),
             ]),
             "site": .map(["path": .string(scratch.path), "shared": .string(scratch("shared"))]),
@@ -93,7 +96,8 @@ struct ShippedTemplatesTests {
                 "password": .text(Array(password.utf8), isSecret: true),
             ]),
             "wordpress": .map([
-                "home": .string("https://boutique.preprod.acme.internal"), "salt": .text(Array(password.utf8), isSecret: true),
+                "home": .string("https://boutique.preprod.acme.internal"),
+                "salt": .text(Array(password.utf8), isSecret: true),
             ]),
             "symfony": .map(["secret": .text(Array(password.utf8), isSecret: true)]),
             "rsyslog": .map(["host": .string("logs.acme.internal")]),
@@ -107,10 +111,15 @@ struct ShippedTemplatesTests {
         let text = try render("wordpress/release/wp-config.php.mustache", try values(["wordpress"], database(password)))
         let file = try scratch.write("wp-config.php", text.bytes)
         try Program.check(["php", "-n", "-l", file])
-        try scratch.write("wp-settings.php", "<?php echo bin2hex(DB_PASSWORD), ' ', DB_HOST, ' ', WP_HOME, ' ', strlen(AUTH_KEY), ' ', AUTH_KEY === NONCE_KEY ? 'same' : 'different', ' ', $table_prefix, ' ', var_export(WP_DEBUG, true);")
+        try scratch.write(
+            "wp-settings.php",
+            "<?php echo bin2hex(DB_PASSWORD), ' ', DB_HOST, ' ', WP_HOME, ' ', strlen(AUTH_KEY), ' ', "
+                + "AUTH_KEY === NONCE_KEY ? 'same' : 'different', ' ', $table_prefix, ' ', var_export(WP_DEBUG, true);"
+        )
         let output = String(decoding: try Program.check(["php", "-n", file]), as: UTF8.self)
         let hex = HexLines.encode([Array(password.utf8)])[0]
-        #expect(output == "\(hex) db.preprod.acme.internal https://boutique.preprod.acme.internal 64 different wp_ false")
+        #expect(
+            output == "\(hex) db.preprod.acme.internal https://boutique.preprod.acme.internal 64 different wp_ false")
         #expect(text.secretRanges.count == 3)
         for range in text.secretRanges { #expect(text.bytes[range].contains(UInt8(ascii: "'"))) }
     }
@@ -123,7 +132,8 @@ struct ShippedTemplatesTests {
             require 'Symfony/Component/Dotenv/autoload.php';
             $v = (new Symfony\\Component\\Dotenv\\Dotenv())->parse(file_get_contents($argv[1]));
             $u = parse_url($v['DATABASE_URL']);
-            echo bin2hex($v['APP_SECRET']), ' ', bin2hex(rawurldecode($u['pass'])), ' ', $u['host'], ' ', $u['port'], ' ', $u['path'];
+            echo bin2hex($v['APP_SECRET']), ' ', bin2hex(rawurldecode($u['pass'])), 
+                ' ', $u['host'], ' ', $u['port'], ' ', $u['path'];
             """
         let output = try Program.check(["php", "-d", "include_path=/usr/share/php", "-r", script, file])
         let hex = HexLines.encode([Array(password.utf8)])[0]
@@ -133,7 +143,8 @@ struct ShippedTemplatesTests {
     @Test(arguments: passwords)
     func mariadbReadsItsPassword(_ password: String) throws {
         let template = try Template(
-            name: "root/.my.cnf.mustache", source: try FileReading.bytes("\(Self.folder)/mysql/root/.my.cnf.mustache", limit: 1 << 20))
+            name: "root/.my.cnf.mustache",
+            source: try FileReading.bytes("\(Self.folder)/mysql/root/.my.cnf.mustache", limit: 1 << 20))
         #expect(template.mode == 0o600)
         #expect(template.owner == "root:root")
         let text = try template.render(try values(["mysql"], database(password)))
@@ -141,7 +152,8 @@ struct ShippedTemplatesTests {
         let output = try Program.check(["my_print_defaults", "--defaults-file=\(file)", "client"])
         #expect(
             String(decoding: output, as: UTF8.self)
-                == "--host=db.preprod.acme.internal\n--port=3306\n--user=front\n--password=\(password)\n--default-character-set=utf8mb4\n"
+                == "--host=db.preprod.acme.internal\n--port=3306\n--user=front\n"
+                + "--password=\(password)\n--default-character-set=utf8mb4\n"
         )
     }
 
@@ -149,13 +161,18 @@ struct ShippedTemplatesTests {
         let text = try render("php/etc/php/8.2/fpm/conf.d/90-amorce.ini.mustache", try values(["php"]))
         let file = try scratch.write("90-amorce.ini", text.bytes)
         let output = try Program.check(
-            ["php", "-n", "-c", file, "-r", "echo get_cfg_var('opcache.memory_consumption'), ' ', ini_get('date.timezone'), ' ', get_cfg_var('opcache.validate_timestamps'), ' ', ini_get('realpath_cache_size');"])
+            [
+                "php", "-n", "-c", file, "-r",
+                "echo get_cfg_var('opcache.memory_consumption'), ' ', ini_get('date.timezone'), ' ', "
+                    + "get_cfg_var('opcache.validate_timestamps'), ' ', ini_get('realpath_cache_size');",
+            ])
         #expect(String(decoding: output, as: UTF8.self) == "256 UTC 1 4M")
     }
 
     @Test func rsyslogAcceptsItsConfiguration() throws {
         let text = try render("rsyslog/etc/rsyslog.d/60-amorce.conf.mustache", try values(["rsyslog"], database("x")))
-        let file = try scratch.write("rsyslog.conf", Array("global(workDirectory=\"\(scratch.path)\")\n".utf8) + text.bytes)
+        let file = try scratch.write(
+            "rsyslog.conf", Array("global(workDirectory=\"\(scratch.path)\")\n".utf8) + text.bytes)
         let result = try Program.run(["rsyslogd", "-N1", "-f", file])
         #expect(result.isSuccess, "\(result.explanation)")
     }
@@ -167,7 +184,9 @@ struct ShippedTemplatesTests {
         for page in ["health.php", "release.php"] {
             try scratch.write("share/www/\(page)", try FileReading.bytes("\(Self.folder)/www/\(page)", limit: 1 << 20))
         }
-        try scratch.write("release/public/index.php", "<?php echo 'hello ', getenv('AMORCE_RELEASE'), ' ', $_SERVER['HTTPS'] ?? 'plain';")
+        try scratch.write(
+            "release/public/index.php",
+            "<?php echo 'hello ', getenv('AMORCE_RELEASE'), ' ', $_SERVER['HTTPS'] ?? 'plain';")
         try scratch.write("release/public/.env", "MADE-UP-SECRET")
         try scratch.write("release/public/.well-known/x.txt", "known")
         let (port, fpmPort) = (LoopbackServer.freePort(), LoopbackServer.freePort())
@@ -184,7 +203,8 @@ struct ShippedTemplatesTests {
         let pool = try render("php-fpm/etc/php/8.2/fpm/pool.d/amorce.conf.mustache", values)
         // LoopbackServer waits for a port; a second pool gives it one.
         let second = "[port]\nlisten = 127.0.0.1:\(fpmPort)\n\(FPMProgram.user)pm = ondemand\npm.max_children = 1\n"
-        let fpm = try FPMProgram.start(try FPMProgram.configuration(pool.bytes + Array(second.utf8), in: scratch), port: fpmPort)
+        let fpm = try FPMProgram.start(
+            try FPMProgram.configuration(pool.bytes + Array(second.utf8), in: scratch), port: fpmPort)
         if let siteToken { values = merge(values, .map(["release": .map(["token": .string(siteToken)])])) }
         let site = try render("apache/etc/apache2/sites-available/000-amorce.conf.mustache", values)
         let file = try ApacheProgram.configuration(site.bytes, port: port, in: scratch)
@@ -226,9 +246,33 @@ struct ShippedTemplatesTests {
         #expect(!text.contains("MADE-UP-SECRET"))
     }
 
+    /// No name without a value, whatever sets are chosen together.
+    @Test func everyTemplateRenders() throws {
+        let sets = try Files.names(in: Self.folder).filter { $0 != "www" }
+        #expect(sets.sorted() == ["apache", "mysql", "php", "php-fpm", "rsyslog", "symfony", "wordpress"])
+        let values = try values(sets, database("MADE-UP-SECRET"))
+        var rendered = 0
+        func visit(_ folder: String) throws {
+            for name in try Files.names(in: "\(Self.folder)/\(folder)") {
+                let path = "\(folder)/\(name)"
+                if try Files.status("\(Self.folder)/\(path)")?.kind == .directory { try visit(path) }
+                guard name.hasSuffix(".mustache") else { continue }
+                #expect(!(try render(path, values)).bytes.isEmpty)
+                rendered += 1
+            }
+        }
+        for set in sets { try visit(set) }
+        #expect(rendered == 7)
+    }
+
     @Test func symlinksPointAtWhatTheSetBrings() throws {
         let enabled = Files.linkTarget("\(Self.folder)/apache/etc/apache2/sites-enabled/000-amorce.conf")
         #expect(enabled == "../sites-available/000-amorce.conf")
         #expect(Files.exists("\(Self.folder)/apache/etc/apache2/sites-available/000-amorce.conf.mustache"))
+        for name in try Files.names(in: "\(Self.folder)/apache/etc/apache2/mods-enabled") {
+            let target = try #require(Files.linkTarget("\(Self.folder)/apache/etc/apache2/mods-enabled/\(name)"))
+            #expect(target == "../mods-available/\(name)")
+            #expect(Files.exists("/etc/apache2/mods-available/\(name)"))
+        }
     }
 }

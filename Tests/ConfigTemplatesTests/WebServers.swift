@@ -2,14 +2,15 @@ import ConfigTemplates
 import HostSystem
 import TestSupport
 
-/// Starts a program with no signal blocked. A thread of the test runner blocks most of them, a child inherits that, and Apache
-/// would wait for its SIGTERM for ever.
+/// Starts a program with no signal blocked. A thread of the test runner blocks most of them, a child inherits that, and
+/// Apache would wait for its SIGTERM for ever.
 private let unblocked = ["perl", "-MPOSIX", "-e", "sigprocmask(SIG_SETMASK, POSIX::SigSet->new); exec @ARGV"]
 
 /// A real Apache on a loopback port, with the modules of a usual front and a configuration of the test's own.
 struct ApacheProgram {
     static let modules = [
-        "mpm_event", "authz_core", "authz_host", "env", "alias", "dir", "mime", "headers", "setenvif", "rewrite", "cgid",
+        "mpm_event", "authz_core", "authz_host", "env", "alias", "dir", "mime", "headers", "setenvif", "rewrite",
+        "cgid",
         "proxy", "proxy_fcgi",
     ]
 
@@ -43,7 +44,8 @@ struct ApacheProgram {
     }
 
     static func get(_ server: LoopbackServer, _ path: String, _ options: [String] = []) throws -> [UInt8] {
-        try Program.check(["curl", "-sS", "--noproxy", "*", "--max-time", "60", "--path-as-is"] + options + [server.url + path])
+        try Program.check(
+            ["curl", "-sS", "--noproxy", "*", "--max-time", "60", "--path-as-is"] + options + [server.url + path])
     }
 
     /// The status alone.
