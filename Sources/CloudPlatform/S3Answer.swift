@@ -10,6 +10,7 @@ struct S3Problem: Sendable, Equatable {
     let region: String?
     /// The server's clock.
     let date: Int64?
+    let retryAfter: Duration?
 
     init(_ response: HTTPResponse) {
         status = response.status
@@ -22,6 +23,7 @@ struct S3Problem: Sendable, Equatable {
         let told = response.header("x-amz-bucket-region") ?? document?.text(of: "Region")
         region = told.flatMap { S3Endpoint.isRegion($0) ? $0 : nil }
         date = response.header("Date").flatMap { ServerTime.http($0) }
+        retryAfter = RetryPolicy.hint(response)
     }
 
     /// For messages: the code, or the status where there is none.

@@ -121,7 +121,7 @@ final class S3Session: Sendable {
         if problem.isLater {
             return Decision(
                 verdict: .later(
-                    after: nil,
+                    after: problem.retryAfter,
                     error: StoreError.unavailable(
                         object: shown(operation), status: problem.status, code: problem.shownCode,
                         requestID: problem.requestID)))

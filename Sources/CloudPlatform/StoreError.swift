@@ -61,7 +61,7 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .accessDenied(let action, let object, let code, let request, let credentials):
-            "\(object): access denied (\(Self.told(code, request))); \(credentials) may not \(action)"
+            "\(object): access denied (\(Self.told(code, request))); \(credentials) do not allow \(action)"
                 + (action == "s3:ListBucket" ? "" : ", or nothing has that name and s3:ListBucket is missing")
         case .credentialsRefused(let object, let code, let request, let credentials):
             "\(object): \(credentials) were refused (\(Self.told(code, request)))"

@@ -25,6 +25,14 @@ final class CurlSettings: Sendable {
         self.environment = environment
     }
 
+    /// As curl(1) reads it: `http_proxy` in small letters alone, since a CGI server sets HTTP_PROXY from a request's header.
+    func proxy(_ scheme: String) -> String? {
+        let names = scheme == "https" ? ["https_proxy", "HTTPS_PROXY"] : ["http_proxy"]
+        return (names + ["all_proxy", "ALL_PROXY"]).lazy.compactMap { self.environment[$0] }.first { !$0.isEmpty }
+    }
+
+    var directHosts: String { environment["no_proxy"] ?? environment["NO_PROXY"] ?? "" }
+
     /// Looked for at the first https request and kept.
     func certificates() throws(CertificateBundle.NotFound) -> CertificateBundle {
         let result = found.withLock { found in
@@ -128,8 +136,11 @@ class CurlEasy {
             set(CURLOPT_CAPATH, nil)
             set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
         }
-        // An address that the caller names is meant literally, so it is not asked of a proxy either.
-        if !request.allowsProxy || request.connectTo != nil { set(CURLOPT_NOPROXY, "*") }
+        // An address that the caller names is meant literally, so it is not asked of a proxy either. Both options are always set:
+        // libcurl would else look at the process's own environment.
+        let isDirect = !request.allowsProxy || request.connectTo != nil
+        set(CURLOPT_PROXY, isDirect ? "" : settings.proxy(scheme) ?? "")
+        set(CURLOPT_NOPROXY, isDirect ? "*" : settings.directHosts)
         if let place = request.connectTo { setList(CURLOPT_CONNECT_TO, ["::" + place]) }
         try setMethod(request)
         try setHeaders(request, settings)
@@ -261,8 +272,8 @@ class CurlEasy {
 
     private func certificateProblem() -> HTTPFailure.TLSProblem {
         switch CInt(truncatingIfNeeded: number(CURLINFO_SSL_VERIFYRESULT)) {
-        // OpenSSL accepted the chain; the check of the name is libcurl's own.
-        case X509_V_OK: .wrongHost
+        // OpenSSL accepted the chain; the check of the name is libcurl's own, and comes before it stores OpenSSL's result.
+        case X509_V_OK, X509_V_ERR_UNSPECIFIED, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH: .wrongHost
         case X509_V_ERR_CERT_HAS_EXPIRED: .expired
         case X509_V_ERR_CERT_NOT_YET_VALID: .notYetValid
         case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,

@@ -344,7 +344,10 @@ private final class DownloadEngine: @unchecked Sendable {
                 else { continue }
                 ended.append((transfer, amorce_curl_message_result(message)))
             }
-            for (transfer, code) in ended { try end(transfer, code, multi) }
+            // A restart by one of them has taken the others away.
+            for (transfer, code) in ended where transfers[transfer.handle] === transfer {
+                try end(transfer, code, multi)
+            }
             try checkPace(multi)
             resumeStream()
             curl_multi_poll(multi, nil, 0, pollTime(), nil)
