@@ -1,6 +1,7 @@
 public import HostSystem
 
-/// Why a store does not give what was asked. Each case keeps the object (`s3://bucket/key`) and what the server called it.
+/// Why a store does not give what was asked. Each case keeps the object (`s3://bucket/key`) and what the server called
+/// it.
 public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The credentials are good, but may not do `action` (`s3:GetObject`); `credentials` says whose they are.
     case accessDenied(action: String, object: String, code: String, requestID: String?, credentials: String)

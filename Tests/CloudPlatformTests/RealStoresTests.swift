@@ -23,13 +23,15 @@ import Testing
     }
 
     func store(
-        _ server: SpawnedServer, _ keys: Keys, region: String = "us-east-1", bucket: String = "acme", isAnonymous: Bool = false,
+        _ server: SpawnedServer, _ keys: Keys, region: String = "us-east-1", bucket: String = "acme",
+        isAnonymous: Bool = false,
         offset: Int64 = 0
     ) throws -> S3Store {
         try S3Store(
             bucket: bucket,
             options: StoreOptions(
-                region: region, endpoint: server.url, isAnonymous: isAnonymous, memory: ByteCount(1 << 20), environment: [:]),
+                region: region, endpoint: server.url, isAnonymous: isAnonymous, memory: ByteCount(1 << 20),
+                environment: [:]),
             credentials: keys, transport: transport, log: .silent, clock: { Host.now + offset })
     }
 
@@ -63,14 +65,18 @@ import Testing
             "AKTEST,MADE-UP-SECRET", "--config", "/dev/null",
         ])
         let store = try store(server, keys)
-        #expect(try store.list(prefix: "boutique/", stop: stop).map(\.key).sorted() == [Self.oddKey, "boutique/x.tar"].sorted())
+        #expect(
+            try store.list(prefix: "boutique/", stop: stop).map(\.key).sorted()
+                == [Self.oddKey, "boutique/x.tar"].sorted())
         #expect(try whole(store, "boutique/x.tar") == bytes)
         #expect(try whole(store, Self.oddKey, from: 1_234_567) == Array(bytes[1_234_567...]))
         #expect(try store.stat(key: "boutique/none", stop: stop) == nil)
         let wrong = try self.store(server, Keys(accessKey: "AKTEST", secretKey: "MADE-UP-SECRET-2"))
         let error = try #require(throws: StoreError.self) { try wrong.list(prefix: "", stop: stop) }
         #expect(error.isPermission && "\(error)".contains("SignatureDoesNotMatch"))
-        #expect(throws: StoreError.self) { try self.store(server, keys, bucket: "missing").list(prefix: "", stop: stop) }
+        #expect(throws: StoreError.self) {
+            try self.store(server, keys, bucket: "missing").list(prefix: "", stop: stop)
+        }
         // Twenty minutes wrong, both ways.
         for offset in [-1200, 1200] as [Int64] {
             #expect(try self.store(server, keys, offset: offset).list(prefix: "", stop: stop).count == 2)
@@ -81,7 +87,9 @@ import Testing
     func ministack() throws {
         let server = try SpawnedServer(
             [TestTools.program("ministack")],
-            environment: ["GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1", "AUTH": "true", "STATE_DIR": scratch("state")]
+            environment: [
+                "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1", "AUTH": "true", "STATE_DIR": scratch("state"),
+            ]
         )
         let root = Keys(accessKey: "test", secretKey: "test")
         func iam(_ query: String) throws -> String {
@@ -91,20 +99,24 @@ import Testing
             ).text
         }
         _ = try iam("Action=CreateUser&UserName=front")
-        let policy = "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3A%2A%22%2C%22Resource%22%3A%22%2A%22%7D%5D%7D"
+        let policy =
+            "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3A%2A%22%2C%22Resource%22%3A%22%2A%22%7D%5D%7D"
         _ = try iam("Action=PutUserPolicy&UserName=front&PolicyName=p&PolicyDocument=" + policy)
         let key = try iam("Action=CreateAccessKey&UserName=front")
         let document = try XMLReader.parse(Array(key.utf8))
         let made = try #require(document.child("CreateAccessKeyResult")?.child("AccessKey"))
         let keys = Keys(
-            accessKey: try #require(made.text(of: "AccessKeyId")), secretKey: try #require(made.text(of: "SecretAccessKey")))
+            accessKey: try #require(made.text(of: "AccessKeyId")),
+            secretKey: try #require(made.text(of: "SecretAccessKey")))
         _ = try send("PUT", server.url + "/acme", keys)
         _ = try send("PUT", server.url + "/acme/boutique/x.tar", keys, body: bytes)
         let store = try store(server, keys)
         #expect(try store.list(prefix: "boutique/", stop: stop).map(\.key) == ["boutique/x.tar"])
         #expect(try whole(store, "boutique/x.tar") == bytes)
         // Signed for another region, the bucket names its own.
-        #expect(try whole(try self.store(server, keys, region: "eu-west-3"), "boutique/x.tar", from: 99) == Array(bytes[99...]))
+        #expect(
+            try whole(try self.store(server, keys, region: "eu-west-3"), "boutique/x.tar", from: 99)
+                == Array(bytes[99...]))
         for offset in [-1200, 1200] as [Int64] {
             #expect(try whole(try self.store(server, keys, offset: offset), "boutique/x.tar") == bytes)
         }
@@ -115,7 +127,9 @@ import Testing
             try self.store(server, keys, isAnonymous: true).list(prefix: "", stop: stop)
         }
         #expect(anonymous.isPermission)
-        #expect(throws: StoreError.self) { try self.store(server, keys, bucket: "missing").list(prefix: "", stop: stop) }
+        #expect(throws: StoreError.self) {
+            try self.store(server, keys, bucket: "missing").list(prefix: "", stop: stop)
+        }
     }
 
     @Test("moto gives 2,500 keys on three pages, and refuses an object that was replaced or removed")

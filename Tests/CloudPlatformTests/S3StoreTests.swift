@@ -38,7 +38,8 @@ final class ListedCredentials: CredentialProvider {
     }
 
     static func error(_ status: Int, _ code: String, _ more: String = "", headers: String = "{}") -> String {
-        let body = "<?xml version=\"1.0\"?><Error><Code>\(code)</Code><Message>told</Message>\(more)<RequestId>REQ1</RequestId></Error>"
+        let body =
+            "<?xml version=\"1.0\"?><Error><Code>\(code)</Code><Message>told</Message>\(more)<RequestId>REQ1</RequestId></Error>"
         return #"{"status":\#(status),"headers":\#(headers),"body":\#(FaultServer.quoted(body))}"#
     }
 
@@ -46,9 +47,11 @@ final class ListedCredentials: CredentialProvider {
         let entries = keys.map {
             "<Contents><Key>\($0)</Key><LastModified>2026-11-24T03:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag><Size>7</Size></Contents>"
         }.joined()
-        let more = next.map { "<IsTruncated>true</IsTruncated><NextContinuationToken>\($0)</NextContinuationToken>" }
+        let more =
+            next.map { "<IsTruncated>true</IsTruncated><NextContinuationToken>\($0)</NextContinuationToken>" }
             ?? "<IsTruncated>false</IsTruncated>"
-        return answer("<ListBucketResult xmlns=\"u\"><EncodingType>url</EncodingType>\(more)\(entries)</ListBucketResult>")
+        return answer(
+            "<ListBucketResult xmlns=\"u\"><EncodingType>url</EncodingType>\(more)\(entries)</ListBucketResult>")
     }
 
     static func answer(_ body: String, _ status: Int = 200) -> String {
@@ -64,10 +67,12 @@ final class ListedCredentials: CredentialProvider {
         retry.longestPause = .milliseconds(5)
         retry.attempts = 4
         let options = StoreOptions(
-            region: "eu-west-1", endpoint: server.url, isAnonymous: isAnonymous, memory: ByteCount(1 << 20), environment: [:],
+            region: "eu-west-1", endpoint: server.url, isAnonymous: isAnonymous, memory: ByteCount(1 << 20),
+            environment: [:],
             retry: retry)
         return try S3Store(
-            bucket: "acme", options: options, credentials: provider, transport: CurlTransport(environment: [:]), log: .silent,
+            bucket: "acme", options: options, credentials: provider, transport: CurlTransport(environment: [:]),
+            log: .silent,
             clock: clock)
     }
 
@@ -75,7 +80,8 @@ final class ListedCredentials: CredentialProvider {
 
     func object(_ steps: [String] = []) throws -> FaultServer {
         try FaultServer([
-            "GET " + Self.key: .init(file: file, etag: "\"one\"", modified: "Tue, 24 Nov 2026 03:00:00 GMT", steps: steps),
+            "GET " + Self.key: .init(
+                file: file, etag: "\"one\"", modified: "Tue, 24 Nov 2026 03:00:00 GMT", steps: steps),
             "HEAD " + Self.key: .init(file: file, etag: "\"one\"", modified: "Tue, 24 Nov 2026 03:00:00 GMT"),
         ])
     }
@@ -101,13 +107,15 @@ final class ListedCredentials: CredentialProvider {
         }
     }
 
-    @Test("what is no listing is refused", arguments: [
-        answer("<html><body>Please log in</body></html>"), answer(""), answer("<ListBucketResult><Contents>"),
-        answer("<!DOCTYPE l [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><ListBucketResult>&b;</ListBucketResult>"),
-        answer("<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"),
-        answer("<ListBucketResult><Contents><Key>elsewhere</Key></Contents></ListBucketResult>"),
-        answer("<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>"),
-    ])
+    @Test(
+        "what is no listing is refused",
+        arguments: [
+            answer("<html><body>Please log in</body></html>"), answer(""), answer("<ListBucketResult><Contents>"),
+            answer("<!DOCTYPE l [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><ListBucketResult>&b;</ListBucketResult>"),
+            answer("<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>"),
+            answer("<ListBucketResult><Contents><Key>elsewhere</Key></Contents></ListBucketResult>"),
+            answer("<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>"),
+        ])
     func noListing(step: String) throws {
         let server = try listing([step])
         let error = try #require(throws: StoreError.self) { try store(server).list(prefix: "boutique/", stop: stop) }
@@ -149,15 +157,18 @@ final class ListedCredentials: CredentialProvider {
         }
     }
 
-    @Test("an object: pinned, absent, denied, and why", arguments: [
-        (error(404, "NoSuchKey"), nil), (error(404, "NoSuchBucket"), StoreError.noSuchBucket(bucket: "acme", requestID: "REQ1")),
-        (
-            error(403, "AccessDenied"),
-            .accessDenied(
-                action: "s3:GetObject", object: "s3://acme/boutique/a.tar", code: "AccessDenied", requestID: "REQ1",
-                credentials: "the credentials of test")
-        ),
-    ])
+    @Test(
+        "an object: pinned, absent, denied, and why",
+        arguments: [
+            (error(404, "NoSuchKey"), nil),
+            (error(404, "NoSuchBucket"), StoreError.noSuchBucket(bucket: "acme", requestID: "REQ1")),
+            (
+                error(403, "AccessDenied"),
+                .accessDenied(
+                    action: "s3:GetObject", object: "s3://acme/boutique/a.tar", code: "AccessDenied", requestID: "REQ1",
+                    credentials: "the credentials of test")
+            ),
+        ])
     func stat(step: String, expected: StoreError?) throws {
         let good = try object()
         let pinned = try store(good).stat(key: "boutique/a.tar", stop: stop)
@@ -202,12 +213,15 @@ final class ListedCredentials: CredentialProvider {
         }
     }
 
-    @Test("a wrong region is corrected once, and only by the region's name", arguments: [
-        error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"eu-west-3"}"#),
-        error(301, "PermanentRedirect", "<Region>eu-west-3</Region>", headers: #"{"Location":"http://OTHER/"}"#),
-        error(400, "AuthorizationHeaderMalformed", "<Region>eu-west-3</Region>"),
-        error(307, "TemporaryRedirect", headers: #"{"x-amz-bucket-region":"eu-west-3","Location":"http://OTHER/"}"#),
-    ])
+    @Test(
+        "a wrong region is corrected once, and only by the region's name",
+        arguments: [
+            error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"eu-west-3"}"#),
+            error(301, "PermanentRedirect", "<Region>eu-west-3</Region>", headers: #"{"Location":"http://OTHER/"}"#),
+            error(400, "AuthorizationHeaderMalformed", "<Region>eu-west-3</Region>"),
+            error(
+                307, "TemporaryRedirect", headers: #"{"x-amz-bucket-region":"eu-west-3","Location":"http://OTHER/"}"#),
+        ])
     func region(step: String) throws {
         let other = try FaultServer(["/": .init()])
         let told = step.replacingOccurrences(of: "OTHER", with: "127.0.0.1:\(other.port)")
@@ -224,14 +238,18 @@ final class ListedCredentials: CredentialProvider {
         #expect(try other.requests().isEmpty)
     }
 
-    @Test("a redirect without a region, or into another partition, is not followed", arguments: [
-        (#"{"status":302,"headers":{"Location":"http://OTHER/acme/"}}"#, true),
-        (error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"cn-north-1"}"#), false),
-        (error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"evil.example/"}"#), true),
-    ])
+    @Test(
+        "a redirect without a region, or into another partition, is not followed",
+        arguments: [
+            (#"{"status":302,"headers":{"Location":"http://OTHER/acme/"}}"#, true),
+            (error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"cn-north-1"}"#), false),
+            (error(301, "PermanentRedirect", headers: #"{"x-amz-bucket-region":"evil.example/"}"#), true),
+        ])
     func redirected(step: String, isRedirect: Bool) throws {
         let other = try FaultServer(["/": .init()])
-        let server = try listing([step.replacingOccurrences(of: "OTHER", with: "127.0.0.1:\(other.port)"), Self.page(["a"])])
+        let server = try listing([
+            step.replacingOccurrences(of: "OTHER", with: "127.0.0.1:\(other.port)"), Self.page(["a"]),
+        ])
         let error = try #require(throws: StoreError.self) { try store(server).list(prefix: "", stop: stop) }
         if isRedirect {
             #expect(error == .redirected(object: "s3://acme/", to: "an unnamed place"))
@@ -294,11 +312,13 @@ final class ListedCredentials: CredentialProvider {
         #expect(provider.invalidations == 1)
     }
 
-    @Test("the pinned bytes or an error that says what happened", arguments: [
-        (#"{"etag":"\"two\""}"#, StoreError.replaced(object: "s3://acme/boutique/a.tar")),
-        (#"{"etag":"\"two\"","ignore-match":true}"#, .replaced(object: "s3://acme/boutique/a.tar")),
-        (error(404, "NoSuchKey"), .removed(object: "s3://acme/boutique/a.tar")),
-    ])
+    @Test(
+        "the pinned bytes or an error that says what happened",
+        arguments: [
+            (#"{"etag":"\"two\""}"#, StoreError.replaced(object: "s3://acme/boutique/a.tar")),
+            (#"{"etag":"\"two\"","ignore-match":true}"#, .replaced(object: "s3://acme/boutique/a.tar")),
+            (error(404, "NoSuchKey"), .removed(object: "s3://acme/boutique/a.tar")),
+        ])
     func changed(step: String, expected: StoreError) throws {
         let server = try object(["{}"] + Array(repeating: step, count: 30))
         let store = try store(server)
@@ -322,8 +342,11 @@ final class ListedCredentials: CredentialProvider {
         let server = try listing([Self.page(["a"]), Self.page(["a"]), Self.error(403, "AccessDenied")])
         _ = try store(server, isAnonymous: true).list(prefix: "", stop: stop)
         _ = try store(server, ListedCredentials([nil])).list(prefix: "", stop: stop)
-        #expect(try server.requests().allSatisfy { $0.header("Authorization") == nil && $0.header("X-Amz-Date") == nil })
-        let error = try #require(throws: StoreError.self) { try store(server, isAnonymous: true).list(prefix: "", stop: stop) }
+        #expect(
+            try server.requests().allSatisfy { $0.header("Authorization") == nil && $0.header("X-Amz-Date") == nil })
+        let error = try #require(throws: StoreError.self) {
+            try store(server, isAnonymous: true).list(prefix: "", stop: stop)
+        }
         #expect("\(error)".contains("anonymous"))
     }
 
@@ -342,7 +365,8 @@ final class ListedCredentials: CredentialProvider {
         retry.attempts = 2
         retry.firstPause = .milliseconds(1)
         let options = StoreOptions(
-            region: "eu-west-1", endpoint: "http://127.0.0.1:\(LoopbackServer.freePort())", environment: [:], retry: retry)
+            region: "eu-west-1", endpoint: "http://127.0.0.1:\(LoopbackServer.freePort())", environment: [:],
+            retry: retry)
         let store = try S3Store(
             bucket: "acme", options: options, credentials: ListedCredentials(["AK"]),
             transport: CurlTransport(environment: [:]), log: .silent)

@@ -32,11 +32,14 @@ import Testing
         return try store.open(object, memory: ByteCount(1 << 20), stop: stop) { _ in }.readAll()
     }
 
-    @Test("a file by ETag, by time, by neither; without HEAD, without ranges, without a length", arguments: [
-        ("\"one\"", nil, "{}", "{}"), (nil, modified, "{}", "{}"), (nil, nil, "{}", "{}"), ("W/\"weak\"", nil, "{}", "{}"),
-        ("\"one\"", nil, #"{"status":405}"#, "{}"), ("\"one\"", nil, "{}", #"{"ignore-range":true}"#),
-        (nil, nil, #"{"chunked":true}"#, #"{"chunked":true,"ignore-range":true}"#),
-    ] as [(String?, String?, String, String)])
+    @Test(
+        "a file by ETag, by time, by neither; without HEAD, without ranges, without a length",
+        arguments: [
+            ("\"one\"", nil, "{}", "{}"), (nil, modified, "{}", "{}"), (nil, nil, "{}", "{}"),
+            ("W/\"weak\"", nil, "{}", "{}"),
+            ("\"one\"", nil, #"{"status":405}"#, "{}"), ("\"one\"", nil, "{}", #"{"ignore-range":true}"#),
+            (nil, nil, #"{"chunked":true}"#, #"{"chunked":true,"ignore-range":true}"#),
+        ] as [(String?, String?, String, String)])
     func file(etag: String?, modified: String?, head: String, get: String) throws {
         let server = try FaultServer([
             "HEAD /a/b%20c": .init(file: file, etag: etag, modified: modified, steps: [head]),
@@ -76,14 +79,18 @@ import Testing
     func changed() throws {
         let server = try FaultServer([
             "HEAD /x": .init(file: file, etag: "\"one\""),
-            "GET /x": .init(file: file, etag: "\"one\"", steps: ["{}"] + Array(repeating: #"{"etag":"\"two\""}"#, count: 30)),
+            "GET /x": .init(
+                file: file, etag: "\"one\"", steps: ["{}"] + Array(repeating: #"{"etag":"\"two\""}"#, count: 30)),
             "HEAD /t": .init(file: file, modified: Self.modified),
-            "GET /t": .init(file: file, modified: Self.modified, steps: ["{}"] + Array(repeating: #"{"status":404}"#, count: 30)),
+            "GET /t": .init(
+                file: file, modified: Self.modified, steps: ["{}"] + Array(repeating: #"{"status":404}"#, count: 30)),
         ])
         let (store, _) = try store(server.url + "/x")
         #expect(try store.stat(key: "none", stop: stop) == nil)
         #expect(try store.read(key: "none", limit: 1, stop: stop) == nil)
-        #expect(throws: StoreError.cannotList(location: server.url + "/dir/")) { try store.list(prefix: "dir/", stop: stop) }
+        #expect(throws: StoreError.cannotList(location: server.url + "/dir/")) {
+            try store.list(prefix: "dir/", stop: stop)
+        }
         #expect(throws: StoreError.replaced(object: server.url + "/x")) { try whole(store, "x") }
         #expect(throws: StoreError.removed(object: server.url + "/t")) { try whole(store, "t") }
     }

@@ -46,25 +46,30 @@ import Testing
         #expect(seen[0].header("User-Agent") == "amorce")
     }
 
-    @Test("what cannot be a request is not sent", arguments: [
-        HTTPRequest("GET", "ftp://127.0.0.1/"), HTTPRequest("GET", "file:///etc/passwd"),
-        HTTPRequest("GET", "http://127.0.0.1/", headers: [("X", "a\r\nY: b")]),
-        HTTPRequest("GET", "http://127.0.0.1/", headers: [("X\r\nY", "b")]),
-        HTTPRequest("GET / HTTP/1.1\r\nX: y", "http://127.0.0.1/"), HTTPRequest("GET", "http://127.0.0.1/a b"),
-        HTTPRequest("GET", "http://user:MADE-UP-SECRET@127.0.0.1:9/"),
-    ])
+    @Test(
+        "what cannot be a request is not sent",
+        arguments: [
+            HTTPRequest("GET", "ftp://127.0.0.1/"), HTTPRequest("GET", "file:///etc/passwd"),
+            HTTPRequest("GET", "http://127.0.0.1/", headers: [("X", "a\r\nY: b")]),
+            HTTPRequest("GET", "http://127.0.0.1/", headers: [("X\r\nY", "b")]),
+            HTTPRequest("GET / HTTP/1.1\r\nX: y", "http://127.0.0.1/"), HTTPRequest("GET", "http://127.0.0.1/a b"),
+            HTTPRequest("GET", "http://user:MADE-UP-SECRET@127.0.0.1:9/"),
+        ])
     func malformed(request: HTTPRequest) throws {
         let failure = try failure(request)
         #expect(failure.kind == .malformedRequest || failure.code == 67)
         #expect(!failure.isWorthRetrying || failure.code == 67)
     }
 
-    @Test("each way to get no answer has its own name", arguments: [
-        (#"{"close":"reset"}"#, HTTPFailure.Kind.reset), (#"{"close":"fin"}"#, .reset), (#"{"raw":"hello\n"}"#, .malformedAnswer),
-        (#"{"status":200,"body":"abc","headers":{"Content-Length":"9"}}"#, .timeout),
-        (#"{"raw":"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"}"#, .truncated),
-        (#"{"raw":"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcdefghi"}"#, .tooLarge(limit: 8)),
-    ])
+    @Test(
+        "each way to get no answer has its own name",
+        arguments: [
+            (#"{"close":"reset"}"#, HTTPFailure.Kind.reset), (#"{"close":"fin"}"#, .reset),
+            (#"{"raw":"hello\n"}"#, .malformedAnswer),
+            (#"{"status":200,"body":"abc","headers":{"Content-Length":"9"}}"#, .timeout),
+            (#"{"raw":"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"}"#, .truncated),
+            (#"{"raw":"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcdefghi"}"#, .tooLarge(limit: 8)),
+        ])
     func noAnswer(step: String, expected: HTTPFailure.Kind) throws {
         let server = try FaultServer(["/x": .init(steps: [step])])
         let failure = try failure(
@@ -83,7 +88,9 @@ import Testing
 
     @Test("a stop is noticed while nothing comes")
     func stopped() throws {
-        let server = try FaultServer(["/x": .init(steps: [#"{"status":200,"body":"a","headers":{"Content-Length":"9"}}"#])])
+        let server = try FaultServer([
+            "/x": .init(steps: [#"{"status":200,"body":"a","headers":{"Content-Length":"9"}}"#])
+        ])
         let stop = StopFlag(deadline: .milliseconds(200))
         #expect(throws: StopReason.deadline) {
             try transport.perform(HTTPRequest("GET", server.url + "/x", timeout: .seconds(60)), stop: stop)
@@ -92,8 +99,12 @@ import Testing
 
     @Test("the environment's proxy is used, but never for what must not have one")
     func proxy() throws {
-        let proxy = try FaultServer(["/": .init(), "http://192.0.2.1/x": .init(steps: [#"{"status":200,"body":"proxied"}"#])])
-        let server = try FaultServer(["/x": .init(steps: Array(repeating: #"{"status":200,"body":"direct"}"#, count: 9))])
+        let proxy = try FaultServer([
+            "/": .init(), "http://192.0.2.1/x": .init(steps: [#"{"status":200,"body":"proxied"}"#]),
+        ])
+        let server = try FaultServer([
+            "/x": .init(steps: Array(repeating: #"{"status":200,"body":"direct"}"#, count: 9))
+        ])
         let transport = CurlTransport(environment: ["http_proxy": proxy.url, "no_proxy": "localhost"])
         func ask(_ url: String, allowsProxy: Bool = true, connectTo: String? = nil) throws -> String {
             try transport.perform(
@@ -187,10 +198,14 @@ final class BlackHole {
         try openssl("req -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=leaf")
         try scratch.write("good.cnf", "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         try scratch.write("host.cnf", "subjectAltName=DNS:elsewhere.example\n")
-        try openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 5 -extfile good.cnf -out good.pem")
-        try openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 5 -extfile host.cnf -out host.pem")
+        try openssl(
+            "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 5 -extfile good.cnf -out good.pem")
+        try openssl(
+            "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 5 -extfile host.cnf -out host.pem")
         // x509 takes a negative number of days: it ended yesterday.
-        try openssl("x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile good.cnf -out expired.pem")
+        try openssl(
+            "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile good.cnf -out expired.pem"
+        )
     }
 
     private func openssl(_ line: String) throws {
@@ -202,7 +217,10 @@ final class BlackHole {
 
     private func server(_ certificate: String, _ options: [String] = []) throws -> SpawnedServer {
         try SpawnedServer(
-            ["openssl", "s_server", "-accept", "{port}", "-www", "-quiet", "-cert", scratch(certificate), "-key", scratch("leaf.key")]
+            [
+                "openssl", "s_server", "-accept", "{port}", "-www", "-quiet", "-cert", scratch(certificate), "-key",
+                scratch("leaf.key"),
+            ]
                 + options)
     }
 
@@ -216,10 +234,12 @@ final class BlackHole {
         #expect(try ask(try server("good.pem"), trusting: "ca.pem").status == 200)
     }
 
-    @Test("each wrong one is refused by its own name", arguments: [
-        ("expired.pem", "ca.pem", HTTPFailure.TLSProblem.expired), ("host.pem", "ca.pem", .wrongHost),
-        ("good.pem", "other.pem", .unknownAuthority),
-    ])
+    @Test(
+        "each wrong one is refused by its own name",
+        arguments: [
+            ("expired.pem", "ca.pem", HTTPFailure.TLSProblem.expired), ("host.pem", "ca.pem", .wrongHost),
+            ("good.pem", "other.pem", .unknownAuthority),
+        ])
     func wrong(certificate: String, bundle: String, expected: HTTPFailure.TLSProblem) throws {
         let server = try server(certificate)
         let failure = try #require(throws: HTTPFailure.self) { try ask(server, trusting: bundle) }

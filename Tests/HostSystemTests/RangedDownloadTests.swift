@@ -4,7 +4,8 @@ import Synchronization
 import TestSupport
 import Testing
 
-/// The bytes of an object through a server that misbehaves as it is told: always the whole object, or an error; never a splice.
+/// The bytes of an object through a server that misbehaves as it is told: always the whole object, or an error; never a
+/// splice.
 @Suite struct RangedDownloadTests {
     enum Told: Error, Equatable {
         case replaced, removed, later
@@ -38,7 +39,8 @@ import Testing
         RangeSource(name: "object", isPinned: isPinned) { range in
             var headers: [(name: String, value: String)] = isPinned ? [("If-Match", "\"one\"")] : []
             if let range { headers.append(("Range", RangeSource.header(range))) }
-            return RangeSource.Attempt(request: HTTPRequest("GET", server.url + "/object", headers: headers)) { response in
+            return RangeSource.Attempt(request: HTTPRequest("GET", server.url + "/object", headers: headers)) {
+                response in
                 switch response.status {
                 case 200, 206: !isPinned || response.header("ETag") == "\"one\"" ? .accept : .fail(Told.replaced)
                 case 412: .fail(Told.replaced)
@@ -54,7 +56,8 @@ import Testing
     }
 
     func download(
-        _ server: FaultServer, isPinned: Bool = true, size: Int64? = 3_000_001, from offset: Int64 = 0, connections: Int = 4,
+        _ server: FaultServer, isPinned: Bool = true, size: Int64? = 3_000_001, from offset: Int64 = 0,
+        connections: Int = 4,
         memory: Int = 1 << 20, stop: StopFlag = StopFlag(), progress: @escaping ProgressHandler = { _ in }
     ) throws -> RangedDownload {
         try RangedDownload(
@@ -62,10 +65,12 @@ import Testing
             memory: ByteCount(memory), retry: Self.hasty, environment: [:], stop: stop, progress: progress)
     }
 
-    @Test("the bytes are whole and in order", arguments: [
-        (1, 131_072, 0), (1, 1_048_576, 17), (2, 1_048_576, 0), (8, 1_048_576, 0), (8, 67_108_864, 0),
-        (16, 1_048_576, 2_999_999), (4, 1_048_576, 3_000_001),
-    ] as [(Int, Int, Int64)])
+    @Test(
+        "the bytes are whole and in order",
+        arguments: [
+            (1, 131_072, 0), (1, 1_048_576, 17), (2, 1_048_576, 0), (8, 1_048_576, 0), (8, 67_108_864, 0),
+            (16, 1_048_576, 2_999_999), (4, 1_048_576, 3_000_001),
+        ] as [(Int, Int, Int64)])
     func whole(connections: Int, memory: Int, offset: Int64) throws {
         let server = try server()
         let seen = Mutex<HostSystem.Progress?>(nil)
@@ -120,10 +125,12 @@ import Testing
         #expect(try download(server).readAll() == bytes)
     }
 
-    @Test("stalls and drips without end end the transfer", arguments: [
-        (#"{"stall":10}"#, HTTPFailure.Kind.stalled(.milliseconds(400))),
-        (#"{"drip":10,"pause":0.05}"#, .tooSlow(bytesPerSecond: 2048)),
-    ])
+    @Test(
+        "stalls and drips without end end the transfer",
+        arguments: [
+            (#"{"stall":10}"#, HTTPFailure.Kind.stalled(.milliseconds(400))),
+            (#"{"drip":10,"pause":0.05}"#, .tooSlow(bytesPerSecond: 2048)),
+        ])
     func slow(step: String, expected: HTTPFailure.Kind) throws {
         let server = try server(Array(repeating: step, count: 60))
         let download = try download(server, connections: 1)
@@ -169,11 +176,14 @@ import Testing
         #expect(try download(server).readAll() == bytes)
     }
 
-    @Test("a wrong range is refused", arguments: [
-        #"{"content-range":"bytes 5-9/3000001"}"#, #"{"content-range":null,"status-200":false}"#,
-        #"{"content-range":"bytes 0-65535/3000000"}"#, #"{"content-range":"bytes 0-9/*"}"#, #"{"content-range":"nonsense"}"#,
-        #"{"content-range":"bytes 0-3000000/3000001","status-200":true}"#,
-    ])
+    @Test(
+        "a wrong range is refused",
+        arguments: [
+            #"{"content-range":"bytes 5-9/3000001"}"#, #"{"content-range":null,"status-200":false}"#,
+            #"{"content-range":"bytes 0-65535/3000000"}"#, #"{"content-range":"bytes 0-9/*"}"#,
+            #"{"content-range":"nonsense"}"#,
+            #"{"content-range":"bytes 0-3000000/3000001","status-200":true}"#,
+        ])
     func wrongRange(step: String) throws {
         let server = try server([step])
         let download = try download(server, connections: 1, memory: 256 << 10)
@@ -184,10 +194,12 @@ import Testing
         }
     }
 
-    @Test("another length than promised is an error or is continued", arguments: [
-        (#"{"content-length":3000001,"file":"SHORT"}"#, true), (#"{"content-length":17}"#, false),
-        (#"{"chunked":true,"file":"SHORT"}"#, false), (#"{"chunked":true,"file":"LONG"}"#, false),
-    ])
+    @Test(
+        "another length than promised is an error or is continued",
+        arguments: [
+            (#"{"content-length":3000001,"file":"SHORT"}"#, true), (#"{"content-length":17}"#, false),
+            (#"{"chunked":true,"file":"SHORT"}"#, false), (#"{"chunked":true,"file":"LONG"}"#, false),
+        ])
     func wrongLength(step: String, isContinued: Bool) throws {
         let short = try scratch.write("short", Array(bytes.dropLast(1000)))
         let long = try scratch.write("long", bytes + [1, 2, 3])
@@ -195,7 +207,8 @@ import Testing
         let server = try server([#"{"ignore-range":true}"#, told])
         let download = try download(server, connections: 1)
         if isContinued {
-            // The promise was right, the connection ended early: not to be continued without ranges after the first byte.
+            // The promise was right, the connection ended early: not to be continued without ranges after the first
+            // byte.
             #expect(throws: (any Error).self) { try download.readAll() }
         } else {
             #expect(throws: TransferError.self) { try download.readAll() }
@@ -209,10 +222,12 @@ import Testing
         #expect(throws: TransferError.noLength(object: "object")) { try endless.readAll() }
     }
 
-    @Test("replaced or removed in the middle is told as that", arguments: [
-        (#"{"etag":"\"two\""}"#, Told.replaced), (#"{"etag":"\"two\"","ignore-match":true}"#, .replaced),
-        (#"{"status":404}"#, .removed),
-    ])
+    @Test(
+        "replaced or removed in the middle is told as that",
+        arguments: [
+            (#"{"etag":"\"two\""}"#, Told.replaced), (#"{"etag":"\"two\"","ignore-match":true}"#, .replaced),
+            (#"{"status":404}"#, .removed),
+        ])
     func changed(step: String, expected: Told) throws {
         let server = try server(["{}", "{}"] + Array(repeating: step, count: 60))
         let download = try download(server, connections: 1, memory: 256 << 10)
@@ -264,7 +279,9 @@ import Testing
     func refused() throws {
         let port = LoopbackServer.freePort()
         let source = RangeSource(name: "object", isPinned: true) { _ in
-            RangeSource.Attempt(request: HTTPRequest("GET", "http://127.0.0.1:\(port)/object?MADE-UP-SECRET")) { _ in .accept }
+            RangeSource.Attempt(request: HTTPRequest("GET", "http://127.0.0.1:\(port)/object?MADE-UP-SECRET")) { _ in
+                .accept
+            }
         }
         let download = try RangedDownload(
             source, size: 10, memory: ByteCount(1 << 20), retry: Self.hasty, environment: [:], stop: StopFlag())
@@ -275,9 +292,11 @@ import Testing
 }
 
 @Suite struct RetryPolicyTests {
-    @Test("pauses double up to the longest, half of each is left to chance", arguments: [
-        (1, 0.0, 100), (1, 1.0, 200), (2, 0.0, 200), (5, 0.0, 1600), (5, 1.0, 3200),
-    ])
+    @Test(
+        "pauses double up to the longest, half of each is left to chance",
+        arguments: [
+            (1, 0.0, 100), (1, 1.0, 200), (2, 0.0, 200), (5, 0.0, 1600), (5, 1.0, 3200),
+        ])
     func pauses(failures: Int, random: Double, milliseconds: Int) {
         #expect(RetryPolicy().pause(afterFailure: failures, random: random) == .milliseconds(milliseconds))
     }

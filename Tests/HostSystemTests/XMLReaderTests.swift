@@ -12,19 +12,26 @@ import Testing
         #expect(root.text(of: "c") == "é")
     }
 
-    @Test("bombs, external entities and whatever is no XML are refused", arguments: [
-        ("<!DOCTYPE l [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]><l>&b;</l>", XMLReader.Problem.documentType),
-        ("<!DOCTYPE l SYSTEM 'file:///etc/passwd'><l/>", .documentType),
-        ("<!DOCTYPE l [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><l>&x;</l>", .documentType),
-        (String(repeating: "<a>", count: 40), .tooDeep),
-        ("<a>" + String(repeating: "<b/>", count: 300) + "</a>", .tooMany),
-        ("<a>" + String(repeating: "x", count: 9000) + "</a>", .tooLarge),
-    ])
+    @Test(
+        "bombs, external entities and whatever is no XML are refused",
+        arguments: [
+            (
+                "<!DOCTYPE l [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]><l>&b;</l>",
+                XMLReader.Problem.documentType
+            ),
+            ("<!DOCTYPE l SYSTEM 'file:///etc/passwd'><l/>", .documentType),
+            ("<!DOCTYPE l [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><l>&x;</l>", .documentType),
+            (String(repeating: "<a>", count: 40), .tooDeep),
+            ("<a>" + String(repeating: "<b/>", count: 300) + "</a>", .tooMany),
+            ("<a>" + String(repeating: "x", count: 9000) + "</a>", .tooLarge),
+        ])
     func bombs(text: String, expected: XMLReader.Problem) {
         #expect(throws: expected) { try XMLReader.parse(Array(text.utf8), limit: 8000, elements: 200) }
     }
 
-    @Test("what is malformed is refused", arguments: ["", "   ", "<a>", "<a></b>", "<html><br></html>", "<a>&undefined;</a>", "<a>\u{1}</a>"])
+    @Test(
+        "what is malformed is refused",
+        arguments: ["", "   ", "<a>", "<a></b>", "<html><br></html>", "<a>&undefined;</a>", "<a>\u{1}</a>"])
     func malformed(text: String) throws {
         let problem = try #require(throws: XMLReader.Problem.self) { try XMLReader.parse(Array(text.utf8)) }
         guard case .malformed = problem else {
@@ -54,12 +61,17 @@ import Testing
 
     @Test("regular files below it are listed, with links that stay inside")
     func list() throws {
-        #expect(try store.list(prefix: "", stop: stop).map(\.key).sorted() == ["a.tar.zst", "deep/er/b c+é.tar", "latest"])
+        #expect(
+            try store.list(prefix: "", stop: stop).map(\.key).sorted() == ["a.tar.zst", "deep/er/b c+é.tar", "latest"])
         #expect(try store.list(prefix: "deep/e", stop: stop).map(\.key) == ["deep/er/b c+é.tar"])
-        #expect(throws: FolderStore.Refusal.self) { try FolderStore(folder: scratch("none")).list(prefix: "", stop: stop) }
+        #expect(throws: FolderStore.Refusal.self) {
+            try FolderStore(folder: scratch("none")).list(prefix: "", stop: stop)
+        }
     }
 
-    @Test("nothing outside and nothing but regular files can be read", arguments: ["out", "absolute", "up/outside", "../outside", "pipe", "deep"])
+    @Test(
+        "nothing outside and nothing but regular files can be read",
+        arguments: ["out", "absolute", "up/outside", "../outside", "pipe", "deep"])
     func refused(key: String) throws {
         #expect(throws: FolderStore.Refusal.self) { try store.read(key: key, limit: 100, stop: stop) }
     }
@@ -68,7 +80,8 @@ import Testing
     func bytes() throws {
         let object = try #require(try store.stat(key: "a.tar.zst", stop: stop))
         #expect(object.size == 200_000)
-        #expect(try store.open(object, memory: ByteCount(64 << 10), stop: stop) { _ in }.readAll() == seededBytes(200_000))
+        #expect(
+            try store.open(object, memory: ByteCount(64 << 10), stop: stop) { _ in }.readAll() == seededBytes(200_000))
         let tail = try store.open(object, from: 199_000, memory: ByteCount(64 << 10), stop: stop) { _ in }
         #expect(try tail.readAll() == Array(seededBytes(200_000)[199_000...]))
         #expect(try store.stat(key: "none", stop: stop) == nil)
@@ -78,7 +91,9 @@ import Testing
         }
     }
 
-    @Test("a file replaced, cut or grown since it was chosen is refused, in the middle too", arguments: ["replace", "truncate", "append"])
+    @Test(
+        "a file replaced, cut or grown since it was chosen is refused, in the middle too",
+        arguments: ["replace", "truncate", "append"])
     func changed(how: String) throws {
         let object = try #require(try store.stat(key: "a.tar.zst", stop: stop))
         let reader = try store.open(object, memory: ByteCount(64 << 10), stop: stop) { _ in }

@@ -49,7 +49,8 @@ public final class FaultServer: Sendable {
 
     /// What has arrived so far.
     public func requests() throws -> [Seen] {
-        let answer = try CurlTransport(environment: [:]).perform(HTTPRequest("GET", url + "/__requests"), stop: StopFlag())
+        let answer = try CurlTransport(environment: [:]).perform(
+            HTTPRequest("GET", url + "/__requests"), stop: StopFlag())
         return try JSONDecoder().decode([Seen].self, from: Data(answer.body))
     }
 

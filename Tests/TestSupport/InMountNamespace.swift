@@ -20,16 +20,24 @@ public enum InMountNamespace {
             // CLONE_NEWNS; the function and the constant are hidden behind a GNU macro.
             guard let symbol = dlsym(nil, "unshare"),
                 unsafeBitCast(symbol, to: (@convention(c) (Int32) -> Int32).self)(0x0002_0000) == 0
-            else { return problem = HostError("unshare", target, errno: errno) }
+            else {
+                problem = HostError("unshare", target, errno: errno)
+                return
+            }
             guard mount("none", "/", nil, UInt(MS_REC | MS_PRIVATE), nil) == 0,
                 mount(source, target, nil, UInt(MS_BIND), nil) == 0
-            else { return problem = HostError("mount", target, errno: errno) }
+            else {
+                problem = HostError("mount", target, errno: errno)
+                return
+            }
             result = body()
         }
     }
 
     /// Throws `HostError` where the namespace or the bind mount of `source` over `target` cannot be had.
-    public static func run<Result>(binding source: String, over target: String, _ body: @escaping () -> Result) throws -> Result {
+    public static func run<Result>(binding source: String, over target: String, _ body: @escaping () -> Result) throws
+        -> Result
+    {
         let work = Work(source: source, target: target, body: body)
         let done = DispatchSemaphore(value: 0)
         let thread = Thread {

@@ -2,8 +2,8 @@ import Foundation
 internal import HostSystem
 
 /// A server process that a test starts on a free loopback port, in a process group of its own that ends with the last
-/// reference. Without Foundation's `Process`: waiting for one parks a thread of the cooperative pool in a run loop that may
-/// need another thread of the same pool, and on two processors there is none.
+/// reference. Without Foundation's `Process`: that hands the signal mask of the calling thread on, a thread of the pool blocks
+/// SIGTERM, and a server that cannot be terminated is waited for without end.
 public final class SpawnedServer: @unchecked Sendable {
     public struct NotUp: Error, CustomStringConvertible {
         public let description: String
@@ -14,8 +14,8 @@ public final class SpawnedServer: @unchecked Sendable {
     // Written in init and in `stop`, which only the owner and deinit call.
     private var process: pid_t = 0
 
-    /// Starts `arguments` (each `{port}` in them and in `environment` replaced) and waits until the port accepts connections. The program inherits
-    /// the environment, with `environment` over it.
+    /// Starts `arguments` (each `{port}` in them and in `environment` replaced) and waits until the port accepts
+    /// connections. The program inherits the environment, with `environment` over it.
     public init(
         _ arguments: [String], environment: [String: String] = [:], log: String = "/dev/null",
         patience: Duration = .seconds(60)
