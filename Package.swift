@@ -75,7 +75,9 @@ let package = Package(
             swiftSettings: safe,
             linkerSettings: staticLibraries),
 
-        .target(name: "TestSupport", dependencies: ["HostSystem"], path: "Tests/TestSupport", swiftSettings: common),
+        .target(
+            name: "TestSupport", dependencies: ["HostSystem"], path: "Tests/TestSupport", exclude: ["Servers"],
+            swiftSettings: common),
         .testTarget(name: "HostSystemTests", dependencies: ["HostSystem", "TestSupport"], swiftSettings: common),
         .testTarget(
             name: "CloudPlatformTests", dependencies: ["CloudPlatform", "HostSystem", "TestSupport"],

@@ -1,13 +1,14 @@
 internal import HostSystem
 
-/// One question to a store until it has its answer: asks, lets the judge decide, and asks again as long as that can help.
+/// One question to a store until it has its answer: asks, lets the judge decide, and asks again as long as that can
+/// help.
 struct Exchange: Sendable {
     let transport: any HTTPTransport
     let retry: RetryPolicy
     let log: Log
 
-    /// `attempt` makes each request anew, so that it carries a fresh signature. Throws what the judge names, the wrapped
-    /// `HTTPFailure`, or the `StopReason`.
+    /// `attempt` makes each request anew, so that it carries a fresh signature. Throws what the judge names, the
+    /// wrapped `HTTPFailure`, or the `StopReason`.
     func answer(
         _ object: String, stop: StopFlag, wrap: (HTTPFailure) -> any Error, attempt: () throws -> RangeSource.Attempt
     ) throws -> HTTPResponse {

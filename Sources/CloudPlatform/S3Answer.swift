@@ -10,6 +10,7 @@ struct S3Problem: Sendable, Equatable {
     let region: String?
     /// The server's clock.
     let date: Int64?
+    let retryAfter: Duration?
 
     init(_ response: HTTPResponse) {
         status = response.status
@@ -22,6 +23,7 @@ struct S3Problem: Sendable, Equatable {
         let told = response.header("x-amz-bucket-region") ?? document?.text(of: "Region")
         region = told.flatMap { S3Endpoint.isRegion($0) ? $0 : nil }
         date = response.header("Date").flatMap { ServerTime.http($0) }
+        retryAfter = RetryPolicy.hint(response)
     }
 
     /// For messages: the code, or the status where there is none.
@@ -29,8 +31,11 @@ struct S3Problem: Sendable, Equatable {
 
     var isRegion: Bool {
         if [301, 302, 307, 308].contains(status) { return true }
-        if ["PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException"].contains(code) { return true }
-        // The two answers to a signature for another region; an AuthorizationHeaderMalformed without a region is another mistake.
+        if ["PermanentRedirect", "TemporaryRedirect", "IllegalLocationConstraintException"].contains(code) {
+            return true
+        }
+        // The two answers to a signature for another region; an AuthorizationHeaderMalformed without a region is
+        // another mistake.
         return (code == "AuthorizationHeaderMalformed" || (code.isEmpty && status == 400)) && region != nil
     }
 
@@ -44,7 +49,8 @@ struct S3Problem: Sendable, Equatable {
     var isLater: Bool {
         RetryPolicy.isLater(status: status)
             || [
-                "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeoutException", "Throttling",
+                "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeoutException",
+                "Throttling",
                 "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded", "RequestThrottled",
             ].contains(code)
     }
@@ -60,7 +66,8 @@ struct S3Listing: Sendable, Equatable {
         let description: String
     }
 
-    /// Refuses whatever is no listing, a page that says it goes on but not how, and a key without the prefix that was asked for.
+    /// Refuses whatever is no listing, a page that says it goes on but not how, and a key without the prefix that was
+    /// asked for.
     init(_ body: [UInt8], prefix: String) throws(Invalid) {
         let root: XMLElement
         do throws(XMLReader.Problem) {
@@ -82,7 +89,8 @@ struct S3Listing: Sendable, Equatable {
             objects.append(
                 StoredObject(
                     key: key, size: entry.text(of: "Size").flatMap { Int64($0) },
-                    modified: entry.text(of: "LastModified").flatMap { ServerTime.iso($0) }, etag: entry.text(of: "ETag")))
+                    modified: entry.text(of: "LastModified").flatMap { ServerTime.iso($0) },
+                    etag: entry.text(of: "ETag")))
         }
         if root.text(of: "IsTruncated") == "true" {
             guard let token = root.text(of: "NextContinuationToken"), !token.isEmpty else {

@@ -7,8 +7,8 @@ struct S3Endpoint: Sendable, Equatable {
     /// In front of the key: empty in virtual-host style, `/bucket` in path style.
     let basePath: String
 
-    /// `custom` is the URL of an S3-compatible server: always path style, since its name has no wildcard entries. `region` is
-    /// then only signed with. Environment: AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT.
+    /// `custom` is the URL of an S3-compatible server: always path style, since its name has no wildcard entries.
+    /// `region` is then only signed with. Environment: AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT.
     init(bucket: String, region: String, custom: String?, environment: [String: String]) throws(StoreError) {
         if let custom {
             guard let address = WebAddress(custom), address.query == nil else {
@@ -23,9 +23,12 @@ struct S3Endpoint: Sendable, Equatable {
         guard Self.isRegion(region) else { throw .badSetting("\(Printable.text(region, limit: 40)) is no region") }
         let usesFIPS = Self.isOn(environment["AWS_USE_FIPS_ENDPOINT"])
         let usesDualStack = Self.isOn(environment["AWS_USE_DUALSTACK_ENDPOINT"])
-        if usesFIPS && region.hasPrefix("cn-") { throw .badSetting("the regions in China have no FIPS endpoints for S3") }
+        if usesFIPS && region.hasPrefix("cn-") {
+            throw .badSetting("the regions in China have no FIPS endpoints for S3")
+        }
         let host =
-            (usesFIPS ? "s3-fips." : "s3.") + (usesDualStack ? "dualstack." : "") + region + "." + Self.suffix(of: region)
+            (usesFIPS ? "s3-fips." : "s3.") + (usesDualStack ? "dualstack." : "") + region + "."
+            + Self.suffix(of: region)
         if Self.isOneLabel(bucket) {
             origin = "https://\(bucket).\(host)"
             basePath = ""

@@ -1,10 +1,10 @@
 internal import HostSystem
 internal import Synchronization
 
-/// What requests to one bucket have in common, and what they learn from answers: the bucket's region, the server's clock,
-/// whether the credentials are still good. Each of these is corrected once; the same complaint about a corrected request is
-/// final. Safe from any thread: several requests are under way at once, and each knows with what it was signed, so that ten
-/// complaints about one old token ask for fresh credentials once.
+/// What requests to one bucket have in common, and what they learn from answers: the bucket's region, the server's
+/// clock, whether the credentials are still good. Each of these is corrected once; the same complaint about a corrected
+/// request is final. Safe from any thread: several requests are under way at once, and each knows with what it was
+/// signed, so that ten complaints about one old token ask for fresh credentials once.
 final class S3Session: Sendable {
     struct State: Sendable, Equatable {
         var region: String
@@ -47,7 +47,8 @@ final class S3Session: Sendable {
     private let state: Mutex<State>
 
     init(
-        bucket: String, region: String, custom: String?, environment: [String: String], provider: any CredentialProvider,
+        bucket: String, region: String, custom: String?, environment: [String: String],
+        provider: any CredentialProvider,
         isAnonymous: Bool, clock: @escaping @Sendable () -> Int64, log: Log
     ) {
         self.bucket = bucket
@@ -114,14 +115,16 @@ final class S3Session: Sendable {
     }
 
     /// What a complaint means, given what the request was signed with and what is known by now.
-    private func decide(_ problem: S3Problem, _ signing: Signing, _ operation: Operation, _ state: inout State) -> Decision {
+    private func decide(_ problem: S3Problem, _ signing: Signing, _ operation: Operation, _ state: inout State)
+        -> Decision
+    {
         if problem.isRegion { return region(problem, signing, operation, &state) }
         if let decision = skew(problem, signing, operation, &state) { return decision }
         if problem.isCredentials { return credentials(problem, signing, operation, &state) }
         if problem.isLater {
             return Decision(
                 verdict: .later(
-                    after: nil,
+                    after: problem.retryAfter,
                     error: StoreError.unavailable(
                         object: shown(operation), status: problem.status, code: problem.shownCode,
                         requestID: problem.requestID)))
@@ -138,7 +141,8 @@ final class S3Session: Sendable {
         // Another request has learnt it meanwhile.
         if state.region != signing.state.region { return Decision(verdict: .again) }
         let wrong = StoreError.wrongRegion(bucket: bucket, asked: signing.state.region, told: told)
-        // The next host is made from the region's name by our own rules, never from the answer, and stays in the partition.
+        // The next host is made from the region's name by our own rules, never from the answer, and stays in the
+        // partition.
         guard !state.hasMoved, told != state.region, S3Endpoint.suffix(of: told) == S3Endpoint.suffix(of: state.region)
         else { return Decision(verdict: .fail(wrong)) }
         state.region = told
@@ -146,12 +150,15 @@ final class S3Session: Sendable {
         return Decision(verdict: .again, note: "is in \(told), not in \(signing.state.region)")
     }
 
-    /// S3 takes signatures within 15 minutes; as the AWS SDKs do, a clock is corrected when it is off by more than 4 minutes.
-    /// Servers call it by different codes (RequestTimeTooSkewed, AccessDenied, none for a HEAD), so the Date header decides.
+    /// S3 takes signatures within 15 minutes; as the AWS SDKs do, a clock is corrected when it is off by more than 4
+    /// minutes. Servers call it by different codes (RequestTimeTooSkewed, AccessDenied, none for a HEAD), so the Date
+    /// header decides.
     private func skew(
         _ problem: S3Problem, _ signing: Signing, _ operation: Operation, _ state: inout State
     ) -> Decision? {
-        guard signing.origin != nil, problem.status == 403 || problem.status == 400, let date = problem.date else { return nil }
+        guard signing.origin != nil, problem.status == 403 || problem.status == 400, let date = problem.date else {
+            return nil
+        }
         if abs(date - signing.time) > 240 {
             if state.clockOffset != signing.state.clockOffset { return Decision(verdict: .again) }
             if state.clockOffset == 0 {
@@ -214,7 +221,9 @@ final class S3Session: Sendable {
         }
     }
 
-    private func who(_ signing: Signing) -> String { signing.origin.map { "the credentials of \($0)" } ?? "anonymous requests" }
+    private func who(_ signing: Signing) -> String {
+        signing.origin.map { "the credentials of \($0)" } ?? "anonymous requests"
+    }
 
     private func shown(_ operation: Operation) -> String {
         switch operation {

@@ -2,9 +2,9 @@ public import HostSystem
 
 /// A bucket of S3, or of a server that speaks its protocol. Reading alone: what amorce needs on a front.
 ///
-/// Every request is signed (SigV4) unless the store is anonymous or there are no credentials. A wrong region, a wrong clock and
-/// expired credentials are each corrected once; "slow down" and broken connections are retried; everything else is told at once
-/// as a `StoreError` with S3's code and request id.
+/// Every request is signed (SigV4) unless the store is anonymous or there are no credentials. A wrong region, a wrong
+/// clock and expired credentials are each corrected once; "slow down" and broken connections are retried; everything
+/// else is told at once as a `StoreError` with S3's code and request id.
 public struct S3Store: ObjectStore {
     /// More keys than this below one prefix are taken for a listing without an end.
     static let mostKeys = 1_000_000
@@ -16,7 +16,8 @@ public struct S3Store: ObjectStore {
 
     /// Throws `StoreError.noRegion` or `badSetting` where the options give no complete address.
     public init(
-        bucket: String, options: StoreOptions, credentials: any CredentialProvider, transport: any HTTPTransport, log: Log,
+        bucket: String, options: StoreOptions, credentials: any CredentialProvider, transport: any HTTPTransport,
+        log: Log,
         clock: @escaping @Sendable () -> Int64 = { Host.now }
     ) throws(StoreError) {
         let endpoint = options.s3Endpoint
@@ -91,7 +92,8 @@ public struct S3Store: ObjectStore {
                 object: session.object(key), reason: "an object without ETag or length, as a captive portal's page is")
         }
         return StoredObject(
-            key: key, size: size, modified: response.header("Last-Modified").flatMap { ServerTime.http($0) }, etag: etag,
+            key: key, size: size, modified: response.header("Last-Modified").flatMap { ServerTime.http($0) },
+            etag: etag,
             version: response.header("x-amz-version-id"))
     }
 
@@ -103,7 +105,8 @@ public struct S3Store: ObjectStore {
                     .read(key: key, version: nil), bodyLimit: max(limit, 64 << 10), stop: stop,
                     accept: { response in
                         response.header("ETag") == nil
-                            ? .fail(StoreError.unexpectedAnswer(object: object, reason: "an object without ETag")) : .accept
+                            ? .fail(StoreError.unexpectedAnswer(object: object, reason: "an object without ETag"))
+                            : .accept
                     })
             }
             guard response.body.count <= limit else { throw StoreError.tooLarge(object: object, limit: limit) }
@@ -114,7 +117,8 @@ public struct S3Store: ObjectStore {
     }
 
     public func open(
-        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> any ByteSource {
         let shown = session.object(object.key)
         let session = session
@@ -141,7 +145,9 @@ public struct S3Store: ObjectStore {
     }
 
     /// Whether a good answer is the pinned object: a server may ignore If-Match, as rclone's does.
-    private static func judge(_ response: HTTPResponse, pinned object: StoredObject, shown: String) -> RangeSource.Verdict {
+    private static func judge(_ response: HTTPResponse, pinned object: StoredObject, shown: String)
+        -> RangeSource.Verdict
+    {
         guard response.status == 200 || response.status == 206 else {
             return .fail(StoreError.unexpectedAnswer(object: shown, reason: "status \(response.status)"))
         }

@@ -36,7 +36,8 @@ enum ServerTime {
         return days(year, month, day) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
     }
 
-    /// Days since 1970 of a date of the proleptic Gregorian calendar. A year begins in March here, so that the leap day is its last.
+    /// Days since 1970 of a date of the proleptic Gregorian calendar. A year begins in March here, so that the leap day
+    /// is its last.
     private static func days(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
         let shifted = month > 2 ? year : year - 1
         let era = shifted / 400

@@ -1,8 +1,8 @@
 public import HostSystem
 
-/// AWS Signature Version 4, in the Authorization header. A pure value: the same request, key and time give the same signature.
-/// Source: "Create a signed AWS API request" in the IAM User Guide, and "Authenticating Requests (AWS Signature Version 4)"
-/// in the Amazon S3 API Reference for what S3 does otherwise.
+/// AWS Signature Version 4, in the Authorization header. A pure value: the same request, key and time give the same
+/// signature. Source: "Create a signed AWS API request" in the IAM User Guide, and "Authenticating Requests (AWS
+/// Signature Version 4)" in the Amazon S3 API Reference for what S3 does otherwise.
 public struct SigV4: Sendable, Equatable {
     public enum Dialect: Sendable, Equatable {
         /// S3: the path is signed as it is sent, and `x-amz-content-sha256` is mandatory.
@@ -26,9 +26,10 @@ public struct SigV4: Sendable, Equatable {
     /// For S3 over TLS alone, where the payload is not at hand when the headers are made.
     public static let unsignedPayload = "UNSIGNED-PAYLOAD"
 
-    /// The request with `X-Amz-Date`, the session token where there is one, and `Authorization`. Every header that the request
-    /// already has is signed, but for those that proxies change. `payload` is the hexadecimal SHA-256 of the body, computed
-    /// from it when nil. `now` is in seconds since 1970. A URL that is none comes back unsigned, and cannot be sent either.
+    /// The request with `X-Amz-Date`, the session token where there is one, and `Authorization`. Every header that the
+    /// request already has is signed, but for those that proxies change. `payload` is the hexadecimal SHA-256 of the
+    /// body, computed from it when nil. `now` is in seconds since 1970. A URL that is none comes back unsigned, and
+    /// cannot be sent either.
     public func sign(
         _ request: HTTPRequest, with credentials: Credentials, at now: Int64, payload: String? = nil
     ) -> HTTPRequest {
@@ -48,15 +49,17 @@ public struct SigV4: Sendable, Equatable {
         signed.headers.append(
             (
                 "Authorization",
-                "AWS4-HMAC-SHA256 Credential=\(credentials.accessKey)/\(scope), SignedHeaders=\(canonical.signedHeaders), "
-                    + "Signature=\(signature)"
+                "AWS4-HMAC-SHA256 Credential=\(credentials.accessKey)/\(scope), "
+                    + "SignedHeaders=\(canonical.signedHeaders), Signature=\(signature)"
             ))
         return signed
     }
 
     private static let own: Set = ["x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "authorization"]
     /// Changed or added on the way, so never signed.
-    private static let unsigned: Set = ["authorization", "user-agent", "connection", "expect", "transfer-encoding", "x-amzn-trace-id"]
+    private static let unsigned: Set = [
+        "authorization", "user-agent", "connection", "expect", "transfer-encoding", "x-amzn-trace-id",
+    ]
 
     private static func hash(_ body: [UInt8]?) -> String {
         guard let body, !body.isEmpty else { return emptyPayload }
@@ -78,7 +81,8 @@ public struct SigV4: Sendable, Equatable {
         let headers = names.map { "\($0):\((values[$0] ?? []).joined(separator: ","))\n" }.joined()
         let signedHeaders = names.joined(separator: ";")
         let text = [
-            request.method, canonicalPath(address.path), Self.canonicalQuery(address.query ?? ""), headers, signedHeaders,
+            request.method, canonicalPath(address.path), Self.canonicalQuery(address.query ?? ""), headers,
+            signedHeaders,
             payload,
         ].joined(separator: "\n")
         return (text, signedHeaders)
@@ -90,7 +94,9 @@ public struct SigV4: Sendable, Equatable {
         ].joined(separator: "\n")
     }
 
-    private func scope(_ now: Int64) -> String { "\(ServerTime.stamp(now).prefix(8))/\(region)/\(service)/aws4_request" }
+    private func scope(_ now: Int64) -> String {
+        "\(ServerTime.stamp(now).prefix(8))/\(region)/\(service)/aws4_request"
+    }
 
     private func signingKey(_ secret: Secret, _ now: Int64) -> [UInt8] {
         var key = Array("AWS4".utf8) + secret.revealedBytes

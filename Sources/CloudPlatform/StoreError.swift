@@ -1,6 +1,7 @@
 public import HostSystem
 
-/// Why a store does not give what was asked. Each case keeps the object (`s3://bucket/key`) and what the server called it.
+/// Why a store does not give what was asked. Each case keeps the object (`s3://bucket/key`) and what the server called
+/// it.
 public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The credentials are good, but may not do `action` (`s3:GetObject`); `credentials` says whose they are.
     case accessDenied(action: String, object: String, code: String, requestID: String?, credentials: String)
@@ -61,7 +62,7 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .accessDenied(let action, let object, let code, let request, let credentials):
-            "\(object): access denied (\(Self.told(code, request))); \(credentials) may not \(action)"
+            "\(object): access denied (\(Self.told(code, request))); \(credentials) do not allow \(action)"
                 + (action == "s3:ListBucket" ? "" : ", or nothing has that name and s3:ListBucket is missing")
         case .credentialsRefused(let object, let code, let request, let credentials):
             "\(object): \(credentials) were refused (\(Self.told(code, request)))"

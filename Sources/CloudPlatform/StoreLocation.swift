@@ -11,8 +11,8 @@ public struct StoreLocation: Sendable, Equatable, CustomStringConvertible {
     }
 
     public let scheme: Scheme
-    /// What calls of the store are given: the key in the bucket, the path on the web server (encoded, without its first slash),
-    /// the name in the folder (empty for the folder itself).
+    /// What calls of the store are given: the key in the bucket, the path on the web server (encoded, without its first
+    /// slash), the name in the folder (empty for the folder itself).
     public let key: String
     /// The bucket, the web server's origin, or the folder.
     public let root: String
@@ -41,13 +41,15 @@ public struct StoreLocation: Sendable, Equatable, CustomStringConvertible {
         case "s3":
             let bucket = rest.prefix { $0 != "/" }
             guard Self.isBucket(bucket) else {
-                throw Problem(description: "\(shown): \(Printable.text(String(bucket), limit: 80)) is no name of a bucket")
+                throw Problem(
+                    description: "\(shown): \(Printable.text(String(bucket), limit: 80)) is no name of a bucket")
             }
             (scheme, root, query) = (.s3, String(bucket), nil)
             key = String(rest.dropFirst(bucket.count + 1))
         case "http", "https":
             guard let address = WebAddress(url) else {
-                throw Problem(description: "\(Self.withoutUser(shown)): no web address (a user name in it is refused too)")
+                throw Problem(
+                    description: "\(Self.withoutUser(shown)): no web address (a user name in it is refused too)")
             }
             (scheme, root, query) = (.web, address.origin, address.query.map { Secret($0) })
             key = String(address.path.dropFirst())
@@ -91,7 +93,8 @@ public struct StoreOptions: Sendable {
     public var connections: Int
     /// All download buffers of one object together.
     public var memory: ByteCount
-    /// AWS_REGION, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and their like are read from it.
+    /// AWS_REGION, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and their like are read
+    /// from it.
     public var environment: [String: String]
     public var retry: RetryPolicy
 
@@ -128,7 +131,8 @@ public enum Stores {
     ) throws -> any ObjectStore {
         switch location.scheme {
         case .s3:
-            try S3Store(bucket: location.root, options: options, credentials: credentials, transport: transport, log: log)
+            try S3Store(
+                bucket: location.root, options: options, credentials: credentials, transport: transport, log: log)
         case .web:
             try WebStore(
                 origin: location.root, query: location.query, options: options, transport: transport, log: log)

@@ -11,8 +11,8 @@ struct WebAddress: Sendable, Equatable {
     /// Encoded, without the question mark; nil where there is none.
     var query: String?
 
-    /// Nil for another scheme, an empty host, a user name (`user:password@host` would put a password into messages), a port that
-    /// is none, or a character that an URL cannot have.
+    /// Nil for another scheme, an empty host, a user name (`user:password@host` would put a password into messages), a
+    /// port that is none, or a character that an URL cannot have.
     init?(_ text: String) {
         guard let colon = text.firstIndex(of: ":") else { return nil }
         scheme = text[..<colon].lowercased()
@@ -60,7 +60,8 @@ struct WebAddress: Sendable, Equatable {
     var origin: String { scheme + "://" + authority }
     var text: String { origin + path + (query.map { "?" + $0 } ?? "") }
 
-    /// Where a Location header leads from here (RFC 3986, section 5.2, for the forms that servers send). Nil where it is none.
+    /// Where a Location header leads from here (RFC 3986, section 5.2, for the forms that servers send). Nil where it
+    /// is none.
     func following(_ location: String) -> WebAddress? {
         if location.hasPrefix("//") { return WebAddress(scheme + ":" + location) }
         if location.hasPrefix("/") { return WebAddress(origin + location) }
@@ -107,4 +108,3 @@ struct WebAddress: Sendable, Equatable {
         return String(validating: result, as: UTF8.self)
     }
 }
-

@@ -1,8 +1,8 @@
 public import HostSystem
 internal import Synchronization
 
-/// Files of a plain web server, each by its path. No credentials are involved, so redirects are followed, five at most, to
-/// http or https alone, and never from https to http.
+/// Files of a plain web server, each by its path. No credentials are involved, so redirects are followed, five at most,
+/// to http or https alone, and never from https to http.
 ///
 /// The pin is a strong ETag, or else the time of the last change; without either the file comes in one stream.
 public struct WebStore: ObjectStore {
@@ -30,8 +30,8 @@ public struct WebStore: ObjectStore {
     private let exchange: Exchange
     private let options: StoreOptions
 
-    /// `query` is sent with every request and never shown: it may be a signature. Throws `StoreError.badSetting` where `url` is
-    /// no http or https URL.
+    /// `query` is sent with every request and never shown: it may be a signature. Throws `StoreError.badSetting` where
+    /// `url` is no http or https URL.
     public init(
         origin url: String, query: Secret? = nil, options: StoreOptions, transport: any HTTPTransport, log: Log
     ) throws(StoreError) {
@@ -54,8 +54,8 @@ public struct WebStore: ObjectStore {
         do {
             let head = try answer(key, "HEAD", route, stop: stop)
             if head.status == 200 { return described(key, head) }
-            // Servers that know no HEAD, or URLs signed for GET alone. A server that ignores the range sends everything, and
-            // the limit ends that: the file is then read without being known beforehand.
+            // Servers that know no HEAD, or URLs signed for GET alone. A server that ignores the range sends
+            // everything, and the limit ends that: the file is then read without being known beforehand.
             let first = try answer(
                 key, "GET", route, headers: [("Range", RangeSource.header(0..<1))], limit: 64 << 10, stop: stop)
             return described(key, first)
@@ -75,7 +75,8 @@ public struct WebStore: ObjectStore {
 
     public func read(key: String, limit: Int, stop: StopFlag) throws -> [UInt8]? {
         do {
-            let response = try answer(key, "GET", route(key), limit: max(limit, 64 << 10), shownLimit: limit, stop: stop)
+            let response = try answer(
+                key, "GET", route(key), limit: max(limit, 64 << 10), shownLimit: limit, stop: stop)
             guard response.body.count <= limit else { throw StoreError.tooLarge(object: shown(key), limit: limit) }
             return response.body
         } catch StoreError.absent {
@@ -84,7 +85,8 @@ public struct WebStore: ObjectStore {
     }
 
     public func open(
-        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> any ByteSource {
         let shown = shown(object.key)
         let route = route(object.key)
@@ -134,7 +136,9 @@ public struct WebStore: ObjectStore {
             if case .tooLarge = failure.kind { return StoreError.tooLarge(object: object, limit: shownLimit ?? limit) }
             return StoreError.unreachable(object: object, failure)
         } attempt: {
-            var attempt = Self.attempt(method, route, headers: headers, shown: object) { _ in .accept } missing: {
+            var attempt = Self.attempt(method, route, headers: headers, shown: object) { _ in
+                .accept
+            } missing: {
                 StoreError.absent(object: object)
             }
             attempt.request.bodyLimit = limit
@@ -181,7 +185,8 @@ public struct WebStore: ObjectStore {
         case 412, 416: .replaced(object: shown)
         case 401, 403:
             .accessDenied(
-                action: "read it", object: shown, code: "status \(status)", requestID: nil, credentials: "anonymous requests")
+                action: "read it", object: shown, code: "status \(status)", requestID: nil,
+                credentials: "anonymous requests")
         default: .unexpectedAnswer(object: shown, reason: "status \(status)")
         }
     }

@@ -1,7 +1,8 @@
 /// The file of trusted certificate authorities that TLS connections are checked against.
 ///
-/// A static OpenSSL knows only the folder it was compiled for, and an empty one is no error to it: every connection would then
-/// fail with "unknown authority". So amorce looks itself, in the places of the distributions, and says what it looked at.
+/// A static OpenSSL knows only the folder it was compiled for, and an empty one is no error to it: every connection
+/// would then fail with "unknown authority". So amorce looks itself, in the places of the distributions, and says what
+/// it looked at.
 public struct CertificateBundle: Sendable, Equatable {
     public let path: String
     /// How many certificates it holds, at least one.
@@ -58,7 +59,8 @@ public struct CertificateBundle: Sendable, Equatable {
         var count = 0
         for line in bytes.split(whereSeparator: { $0 == 0x0a || $0 == 0x0d }) where line.first == UInt8(ascii: "-") {
             switch String(decoding: line, as: UTF8.self) {
-            case "-----BEGIN CERTIFICATE-----", "-----BEGIN TRUSTED CERTIFICATE-----", "-----BEGIN X509 CERTIFICATE-----":
+            case "-----BEGIN CERTIFICATE-----", "-----BEGIN TRUSTED CERTIFICATE-----",
+                "-----BEGIN X509 CERTIFICATE-----":
                 begun = true
             case "-----END CERTIFICATE-----", "-----END TRUSTED CERTIFICATE-----", "-----END X509 CERTIFICATE-----":
                 if begun { count += 1 }

@@ -8,7 +8,8 @@ enum CurlLibrary {
     static let isReady: Bool = {
         // OpenSSL first: whoever initialises it first decides that no configuration file is read.
         _ = amorce_openssl_init()
-        // CURLOPT_NOSIGNAL keeps libcurl from touching signals, SIGPIPE too; a server that goes away must not end the process.
+        // CURLOPT_NOSIGNAL keeps libcurl from touching signals, SIGPIPE too; a server that goes away must not end the
+        // process.
         signal(SIGPIPE, SIG_IGN)
         return curl_global_init(Int(CURL_GLOBAL_ALL)) == CURLE_OK
     }()
@@ -25,6 +26,15 @@ final class CurlSettings: Sendable {
         self.environment = environment
     }
 
+    /// As curl(1) reads it: `http_proxy` in small letters alone, since a CGI server sets HTTP_PROXY from a request's
+    /// header.
+    func proxy(_ scheme: String) -> String? {
+        let names = scheme == "https" ? ["https_proxy", "HTTPS_PROXY"] : ["http_proxy"]
+        return (names + ["all_proxy", "ALL_PROXY"]).lazy.compactMap { self.environment[$0] }.first { !$0.isEmpty }
+    }
+
+    var directHosts: String { environment["no_proxy"] ?? environment["NO_PROXY"] ?? "" }
+
     /// Looked for at the first https request and kept.
     func certificates() throws(CertificateBundle.NotFound) -> CertificateBundle {
         let result = found.withLock { found in
@@ -40,7 +50,8 @@ final class CurlSettings: Sendable {
     }
 }
 
-/// One request on one libcurl easy handle, with the head of its answer. Belongs to one thread; subclasses take the body.
+/// One request on one libcurl easy handle, with the head of its answer. Belongs to one thread; subclasses take the
+/// body.
 class CurlEasy {
     enum Taken {
         case all
@@ -128,8 +139,11 @@ class CurlEasy {
             set(CURLOPT_CAPATH, nil)
             set(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_2))
         }
-        // An address that the caller names is meant literally, so it is not asked of a proxy either.
-        if !request.allowsProxy || request.connectTo != nil { set(CURLOPT_NOPROXY, "*") }
+        // An address that the caller names is meant literally, so it is not asked of a proxy either. Both options are
+        // always set: libcurl would else look at the process's own environment.
+        let isDirect = !request.allowsProxy || request.connectTo != nil
+        set(CURLOPT_PROXY, isDirect ? "" : settings.proxy(scheme) ?? "")
+        set(CURLOPT_NOPROXY, isDirect ? "*" : settings.directHosts)
         if let place = request.connectTo { setList(CURLOPT_CONNECT_TO, ["::" + place]) }
         try setMethod(request)
         try setHeaders(request, settings)
@@ -156,7 +170,8 @@ class CurlEasy {
     private func setHeaders(_ request: HTTPRequest, _ settings: CurlSettings) throws {
         var lines: [String] = []
         for (name, value) in request.headers {
-            guard !name.isEmpty, !Self.breaksLine(name), !Self.breaksLine(value), !name.contains(":"), !name.contains(";")
+            guard !name.isEmpty, !Self.breaksLine(name), !Self.breaksLine(value), !name.contains(":"),
+                !name.contains(";")
             else { throw HTTPFailure(.malformedRequest, url: request.url, detail: "a header holds a line break") }
             // "Name;" is libcurl's way to send a header without a value; "Name:" would leave it out.
             lines.append(value.isEmpty ? name + ";" : "\(name): \(value)")
@@ -261,8 +276,9 @@ class CurlEasy {
 
     private func certificateProblem() -> HTTPFailure.TLSProblem {
         switch CInt(truncatingIfNeeded: number(CURLINFO_SSL_VERIFYRESULT)) {
-        // OpenSSL accepted the chain; the check of the name is libcurl's own.
-        case X509_V_OK: .wrongHost
+        // OpenSSL accepted the chain; the check of the name is libcurl's own, and comes before it stores OpenSSL's
+        // result.
+        case X509_V_OK, X509_V_ERR_UNSPECIFIED, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH: .wrongHost
         case X509_V_ERR_CERT_HAS_EXPIRED: .expired
         case X509_V_ERR_CERT_NOT_YET_VALID: .notYetValid
         case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
@@ -273,8 +289,8 @@ class CurlEasy {
         }
     }
 
-    /// libcurl says the same for "no such name" and "the name server is down"; getaddrinfo tells them apart. A look-up that
-    /// already took long is not begun again: it was no clear answer.
+    /// libcurl says the same for "no such name" and "the name server is down"; getaddrinfo tells them apart. A look-up
+    /// that already took long is not begun again: it was no clear answer.
     private func lookupProblem() -> HTTPFailure.Kind {
         guard microseconds(CURLINFO_TOTAL_TIME_T) < 3_000_000 else { return .nameServerFailed }
         var result: UnsafeMutablePointer<addrinfo>?
@@ -308,7 +324,9 @@ class CurlEasy {
         return String(authority.prefix { $0 != ":" && $0 != "?" && $0 != "#" })
     }
 
-    private static func breaksLine(_ text: String) -> Bool { text.utf8.contains { $0 == 0 || $0 == 0x0a || $0 == 0x0d } }
+    private static func breaksLine(_ text: String) -> Bool {
+        text.utf8.contains { $0 == 0 || $0 == 0x0a || $0 == 0x0d }
+    }
 
     private static func milliseconds(_ duration: Duration) -> Int { max(1, Int(min(duration.inSeconds * 1000, 1e9))) }
 

@@ -1,9 +1,10 @@
 internal import CCurl
 internal import Synchronization
 
-/// Requests and answers through libcurl, each answer whole in memory within its limit. http and https only, TLS 1.2 and later
-/// with the host's certificate authorities, proxies as the environment says (`https_proxy`, `no_proxy`) unless the request
-/// forbids them, redirects not followed. A stop is noticed within 100 ms. Connections are kept alive between requests.
+/// Requests and answers through libcurl, each answer whole in memory within its limit. http and https only, TLS 1.2 and
+/// later with the host's certificate authorities, proxies as the environment says (`https_proxy`, `no_proxy`) unless
+/// the request forbids them, redirects not followed. A stop is noticed within 100 ms. Connections are kept alive
+/// between requests.
 ///
 /// Throws `HTTPFailure`, or the `StopReason` when the run must end. Safe from any thread.
 public final class CurlTransport: HTTPTransport {
@@ -52,8 +53,8 @@ private final class WholeAnswer: CurlEasy {
     }
 }
 
-/// A multi handle driven by whichever thread holds it. `curl_easy_perform` looks at its progress callback only once a second
-/// while nothing comes; this loop looks at the stop flag ten times a second.
+/// A multi handle driven by whichever thread holds it. `curl_easy_perform` looks at its progress callback only once a
+/// second while nothing comes; this loop looks at the stop flag ten times a second.
 private final class CurlLoop: @unchecked Sendable {
     private let multi: UnsafeMutableRawPointer
 

@@ -3,9 +3,9 @@ internal import Glibc
 
 /// Objects that are the regular files below one folder: the store that needs nothing installed.
 ///
-/// A symlink is followed as long as it stays below the folder (`latest.tar.zst` beside the backups); one that leads out of it
-/// is refused, as is whatever is no regular file. The pin is the file itself (device, inode, time of change and size), looked
-/// at when it is opened and again after its last byte.
+/// A symlink is followed as long as it stays below the folder (`latest.tar.zst` beside the backups); one that leads out
+/// of it is refused, as is whatever is no regular file. The pin is the file itself (device, inode, time of change and
+/// size), looked at when it is opened and again after its last byte.
 public struct FolderStore: ObjectStore {
     public enum Refusal: Error, Sendable, Equatable, CustomStringConvertible {
         /// Removed, or never there.
@@ -78,15 +78,19 @@ public struct FolderStore: ObjectStore {
     }
 
     public func open(
-        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> any ByteSource {
         let file = try OpenFile(folder: folder, key: object.key)
         let present = file.object(key: object.key)
         // A pin without a version (a test, a manifest) is held by size and time.
-        guard object.version.map({ $0 == present.version }) ?? (object.size == nil || object.size == present.size) else {
+        guard object.version.map({ $0 == present.version }) ?? (object.size == nil || object.size == present.size)
+        else {
             throw Refusal.replaced(shown(object.key))
         }
-        return FileSource(file, object: present, from: offset, memory: memory, stop: stop, progress: progress, shown: shown(object.key))
+        return FileSource(
+            file, object: present, from: offset, memory: memory, stop: stop, progress: progress,
+            shown: shown(object.key))
     }
 
     private func shown(_ key: String) -> String { Printable.text(folder + key) }

@@ -1,5 +1,5 @@
-/// A request that got no answer: what went wrong, towards which URL (without its query, which may be a signature), and what
-/// libcurl said. Any status, 500 too, is an answer and no failure.
+/// A request that got no answer: what went wrong, towards which URL (without its query, which may be a signature), and
+/// what libcurl said. Any status, 500 too, is an answer and no failure.
 public struct HTTPFailure: Error, Sendable, Equatable, CustomStringConvertible {
     public enum TLSProblem: Sendable, Equatable {
         case expired

@@ -1,20 +1,22 @@
 internal import CCurl
 internal import Glibc
 
-/// How the bytes of one object are asked for, and what an answer means. The closures are called on the download's own thread.
+/// How the bytes of one object are asked for, and what an answer means. The closures are called on the download's own
+/// thread.
 public struct RangeSource: Sendable {
     public enum Verdict: Sendable {
         /// The status and the pin are right: the body is what was asked for.
         case accept
-        /// Something that the next request will do better was learnt (a region, fresh credentials): at once, a few times.
+        /// Something that the next request will do better was learnt (a region, fresh credentials): at once, a few
+        /// times.
         case again
         /// The server says "later". `error` is what is thrown when the tries are used up.
         case later(after: Duration?, error: any Error)
         case fail(any Error)
     }
 
-    /// One request, ready to be sent, and the judge of its answer. Good answers (2xx) are judged before their body is taken,
-    /// others with up to 64 KiB of it.
+    /// One request, ready to be sent, and the judge of its answer. Good answers (2xx) are judged before their body is
+    /// taken, others with up to 64 KiB of it.
     public struct Attempt: Sendable {
         public var request: HTTPRequest
         public var judge: @Sendable (HTTPResponse) -> Verdict
@@ -27,8 +29,8 @@ public struct RangeSource: Sendable {
 
     /// For messages; never holds a secret.
     public var name: String
-    /// Whether every request demands the same state of the object. Without that, ranges of two states could be put together:
-    /// the object then comes in one stream, and a break after the first byte is final.
+    /// Whether every request demands the same state of the object. Without that, ranges of two states could be put
+    /// together: the object then comes in one stream, and a break after the first byte is final.
     public var isPinned: Bool
     /// A request for these bytes (an upper bound of `Int64.max` means "to the end"), or for all of them.
     public var attempt: @Sendable (Range<Int64>?) throws -> Attempt
@@ -88,7 +90,8 @@ struct ContentRange: Equatable {
         let halves = words[1].split(separator: "/", omittingEmptySubsequences: false)
         guard halves.count == 2, let total = Int64(halves[1]), total >= 0 else { return nil }
         let ends = halves[0].split(separator: "-", omittingEmptySubsequences: false)
-        guard ends.count == 2, let first = Int64(ends[0]), let last = Int64(ends[1]), first >= 0, first <= last, last < total
+        guard ends.count == 2, let first = Int64(ends[0]), let last = Int64(ends[1]), first >= 0, first <= last,
+            last < total
         else { return nil }
         range = first..<last + 1
         self.total = total
@@ -97,10 +100,11 @@ struct ContentRange: Equatable {
 
 /// The bytes of one pinned object in order, from several ranged requests in flight at once.
 ///
-/// One thread of its own drives all connections. They fill a bounded window of buffers, which together stay within `memory`;
-/// the reader gets the bytes in order, the first part already while it is still coming in. A break is continued at the byte
-/// that was reached, with a fresh request. The first error wins: the reader sees it at its next call, and the thread ends.
-/// `nextBytes` belongs to one thread. `close`, or the last reference going away, ends and joins the thread.
+/// One thread of its own drives all connections. They fill a bounded window of buffers, which together stay within
+/// `memory`; the reader gets the bytes in order, the first part already while it is still coming in. A break is
+/// continued at the byte that was reached, with a fresh request. The first error wins: the reader sees it at its next
+/// call, and the thread ends. `nextBytes` belongs to one thread. `close`, or the last reference going away, ends and
+/// joins the thread.
 public final class RangedDownload: ByteSource {
     public static let smallestPart = 64 << 10
     static let largestPart = 16 << 20
@@ -124,7 +128,8 @@ public final class RangedDownload: ByteSource {
         let slots = min(max(1, connections) + 2, room / Self.smallestPart)
         let part = min(Self.largestPart, room / slots & ~4095)
         engine = DownloadEngine(
-            source, size: size, offset: offset, connections: max(1, min(connections, slots - 1)), slots: slots, part: part,
+            source, size: size, offset: offset, connections: max(1, min(connections, slots - 1)), slots: slots,
+            part: part,
             retry: retry, settings: CurlSettings(userAgent: userAgent, environment: environment), stop: stop)
         self.progress = progress
         self.stop = stop
@@ -150,8 +155,8 @@ public final class RangedDownload: ByteSource {
 
 /// The state that the reader and the download thread share, and the loop of that thread.
 ///
-/// `@unchecked Sendable`: the fields below "shared" are touched only inside `monitor`; those below "thread" only by `run`;
-/// the bytes of a buffer beyond a part's `filled` only by the thread, those before `taken` only by the reader.
+/// `@unchecked Sendable`: the fields below "shared" are touched only inside `monitor`; those below "thread" only by
+/// `run`; the bytes of a buffer beyond a part's `filled` only by the thread, those before `taken` only by the reader.
 private final class DownloadEngine: @unchecked Sendable {
     /// What is retried as one: a part, or the stream.
     class Work {
@@ -344,7 +349,10 @@ private final class DownloadEngine: @unchecked Sendable {
                 else { continue }
                 ended.append((transfer, amorce_curl_message_result(message)))
             }
-            for (transfer, code) in ended { try end(transfer, code, multi) }
+            // A restart by one of them has taken the others away.
+            for (transfer, code) in ended where transfers[transfer.handle] === transfer {
+                try end(transfer, code, multi)
+            }
             try checkPace(multi)
             resumeStream()
             curl_multi_poll(multi, nil, 0, pollTime(), nil)
@@ -417,7 +425,8 @@ private final class DownloadEngine: @unchecked Sendable {
     /// Whether the head of a 200 or 206 promises exactly what was asked for. Nil: take the body.
     func objection(to head: HTTPResponse, asked range: Range<Int64>?, _ work: Work) -> RangeTransfer.Outcome? {
         let length = head.header("Content-Length").flatMap { Int64($0) }
-        // rclone's S3 server answers a range with 200 and a right Content-Range, so that header decides and not the status.
+        // rclone's S3 server answers a range with 200 and a right Content-Range, so that header decides and not the
+        // status.
         guard let text = head.header("Content-Range") else {
             if head.status == 206 { return .fail(wrongRange(range, "206 without Content-Range")) }
             if range != nil { return .ignoredRange }
@@ -562,7 +571,8 @@ private final class DownloadEngine: @unchecked Sendable {
             }
         } else if let stream = transfer.work as? Stream {
             if let size, stream.position != size {
-                // libcurl checks a Content-Length itself; this is a chunked answer of another length than the listing's.
+                // libcurl checks a Content-Length itself; this is a chunked answer of another length than the
+                // listing's.
                 throw TransferError.wrongLength(object: source.name, expected: size, got: stream.position)
             }
             guard stream.position >= stream.first else {
@@ -608,8 +618,8 @@ private final class DownloadEngine: @unchecked Sendable {
         if let part = work as? Part { waiting.append(part) }
     }
 
-    /// One stream from the first byte in place of all that is under way: the server answered a range with the whole object, or
-    /// cannot continue. Only where nothing was handed on yet; else the download cannot be right any more.
+    /// One stream from the first byte in place of all that is under way: the server answered a range with the whole
+    /// object, or cannot continue. Only where nothing was handed on yet; else the download cannot be right any more.
     private func restart(_ multi: UnsafeMutableRawPointer, orThrow error: any Error) throws {
         for transfer in Array(transfers.values) { remove(transfer, multi) }
         waiting = []

@@ -14,9 +14,9 @@ public struct RetryPolicy: Sendable, Equatable {
 
     public init() {}
 
-    /// The pause after the `failures`th failure in a row (from 1), or nil when it was one too many. `hint` is the server's own
-    /// Retry-After; `random` is in 0..<1. Half of the pause is left to chance, so that a hundred fronts launched at once do
-    /// not come back at once.
+    /// The pause after the `failures`th failure in a row (from 1), or nil when it was one too many. `hint` is the
+    /// server's own Retry-After; `random` is in 0..<1. Half of the pause is left to chance, so that a hundred fronts
+    /// launched at once do not come back at once.
     public func pause(afterFailure failures: Int, hint: Duration? = nil, random: Double) -> Duration? {
         guard failures < attempts else { return nil }
         var pause = firstPause
@@ -29,7 +29,8 @@ public struct RetryPolicy: Sendable, Equatable {
     /// The statuses with which a server says "later" (RFC 9110 sections 15.5 and 15.6, RFC 6585 section 4).
     public static func isLater(status: Int) -> Bool { [429, 500, 502, 503, 504].contains(status) }
 
-    /// Retry-After in seconds (RFC 9110, section 10.2.3). Its other form, a date, needs a clock that agrees; it is left out.
+    /// Retry-After in seconds (RFC 9110, section 10.2.3). Its other form, a date, needs a clock that agrees; it is left
+    /// out.
     public static func hint(_ response: HTTPResponse) -> Duration? {
         guard let text = response.header("Retry-After"), let seconds = Int64(text), (0...86400).contains(seconds) else {
             return nil

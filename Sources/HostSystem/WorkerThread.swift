@@ -1,8 +1,8 @@
 internal import CLinux
 internal import Glibc
 
-/// A thread of our own. libcurl and libarchive block; Swift's cooperative pool has as many threads as processors and does not
-/// grow, so two parked tasks on two processors would hang the program for good.
+/// A thread of our own. libcurl and libarchive block; Swift's cooperative pool has as many threads as processors and
+/// does not grow, so two parked tasks on two processors would hang the program for good.
 final class WorkerThread: Sendable {
     private final class Body {
         let name: String
@@ -15,7 +15,8 @@ final class WorkerThread: Sendable {
 
     private let thread: pthread_t
 
-    /// Starts `run` on a new thread with this name (at most 15 bytes). Throws `HostError` where the kernel gives no thread.
+    /// Starts `run` on a new thread with this name (at most 15 bytes). Throws `HostError` where the kernel gives no
+    /// thread.
     init(_ name: String, run: @escaping @Sendable () -> Void) throws(HostError) {
         let body = Unmanaged.passRetained(Body(name: name, run: run))
         var started = pthread_t()

@@ -15,8 +15,8 @@ public struct XMLElement: Sendable, Equatable {
     public func text(of name: String) -> String? { child(name)?.text }
 }
 
-/// Small XML documents from servers, by expat. Bounded in size, depth and number of elements; a document type declaration is
-/// refused, so there are no entities to expand or to fetch.
+/// Small XML documents from servers, by expat. Bounded in size, depth and number of elements; a document type
+/// declaration is refused, so there are no entities to expand or to fetch.
 public enum XMLReader {
     public enum Problem: Error, Sendable, Equatable, CustomStringConvertible {
         case tooLarge, tooDeep, tooMany, documentType
