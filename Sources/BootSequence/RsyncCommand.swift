@@ -98,7 +98,8 @@ public struct RsyncCommand: Sendable, Equatable {
     public func plan(
         into directory: String, protecting shared: [String], owner: (owner: UInt32, group: UInt32)?, passwordFile: String?
     ) -> [String] {
-        base(passwordFile) + ["--dry-run", "--stats", "--info=symsafe"] + tree(shared, owner)
+        // Verbose, since a daemon tells of the symlinks that it leaves out to nobody else: --info=symsafe is not passed on.
+        base(passwordFile) + ["--dry-run", "--stats", "--verbose"] + tree(shared, owner)
             + ["--", source.operand, directory + "/"]
     }
 

@@ -133,7 +133,8 @@ public struct RsyncSource: Sendable, Equatable {
 
     private static func scp(_ text: String) throws(Problem) -> Place {
         // The colon behind the host: in [brackets] an IPv6 address has colons of its own.
-        let start = text.lastIndex(of: "]").map { text.index(after: $0) } ?? text.startIndex
+        let name = text.firstIndex(of: "@").map { text.index(after: $0) } ?? text.startIndex
+        let start = text[name...].hasPrefix("[") ? text.firstIndex(of: "]") ?? name : name
         guard let colon = text[start...].firstIndex(of: ":") else {
             throw text.contains("@") ? .unknownForm : .notAbsolute
         }
