@@ -3,7 +3,7 @@ public import HostSystem
 /// What the settings say about the delta: `delta:` of amorce.yaml, with every default filled in.
 public struct DeltaSettings: Sendable, Equatable {
     /// What a boot does when the orchestrator cannot be reached.
-    public enum WhenUnreachable: String, Sendable {
+    public enum WhenUnreachable: String, Sendable, CaseIterable {
         /// The release is what the backup holds; the front is degraded and says how old its data is.
         case serveBackup = "serve-backup"
         case fail

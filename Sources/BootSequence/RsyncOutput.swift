@@ -40,6 +40,17 @@ public struct RsyncPlan: Sendable, Equatable, Codable {
     public init() {}
 
     public var isEmpty: Bool { created == 0 && changed == 0 && deleted == 0 && metadataOnly == 0 }
+
+    /// `3 new, 2 changed, 1 deleted, 12 kB`
+    public var summary: String {
+        var parts: [String] = []
+        if created > 0 { parts.append("\(created) new") }
+        if changed > 0 { parts.append("\(changed) changed") }
+        if metadataOnly > 0 { parts.append("\(metadataOnly) with other modes or times") }
+        if deleted > 0 { parts.append("\(deleted) deleted") }
+        return (parts + (bytes > 0 ? ["\(ByteCount(bytes))"] : [])).joined(separator: ", ")
+    }
+
     public var exceedsLimit: Bool { deleted > deletionsAllowed }
 }
 
