@@ -1,7 +1,8 @@
 internal import HostSystem
 
-/// Why a delta was not brought, by what it means and not by rsync's number: 5 alone stands for a wrong password, an unknown
-/// module, a missing folder, a full server and something that is no rsync at all. The texts are rsync's own words.
+/// Why a delta was not brought, by what it means and not by rsync's number: 5 alone stands for a wrong password, an
+/// unknown module, a missing folder, a full server and something that is no rsync at all. The texts are rsync's own
+/// words.
 public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConvertible {
     case notInstalled(String)
     /// The version that is there; rsync 3.1 is needed.
@@ -53,8 +54,8 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     /// The transfer had begun when this happened: the folder is neither as it was nor as the source.
     case incomplete(RsyncFailure)
 
-    /// The orchestrator is absent and the folder untouched, so that the policy `serve-backup` applies. What only a person can
-    /// repair (a wrong password, a missing marker) is not this, and a folder half changed is never served.
+    /// The orchestrator is absent and the folder untouched, so that the policy `serve-backup` applies. What only a
+    /// person can repair (a wrong password, a missing marker) is not this, and a folder half changed is never served.
     public var isUnreachable: Bool {
         switch self {
         case .unreachable, .busy, .connectionLost, .stalled: true
@@ -66,6 +67,13 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     public var isIncomplete: Bool {
         if case .incomplete = self { return true }
         return false
+    }
+
+    /// What happened, whether or not the transfer had begun. Whoever throws the folder away can go by this one's
+    /// `isUnreachable`.
+    public var cause: RsyncFailure {
+        if case .incomplete(let cause) = self { return cause }
+        return self
     }
 
     /// The same run may succeed later without anybody changing anything.
@@ -132,8 +140,8 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
             return .missingPath(text)
         }
         if all.contains("access denied") { return .accessDenied(text) }
-        // An answer that is no greeting comes from another program. A closed connection without one is what a daemon does
-        // that is being stopped, and what a proxy does before a dead one.
+        // An answer that is no greeting comes from another program. A closed connection without one is what a daemon
+        // does that is being stopped, and what a proxy does before a dead one.
         if all.contains("rather than greeting") { return .wrongServer(text) }
         if all.contains("did not see server greeting") { return .connectionLost(text) }
         return .refused(text)
@@ -152,9 +160,11 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     /// The first lines that say something: the cause comes first, rsync's summary last.
     private static func quote(_ errors: [UInt8]) -> String {
         // ssh frames its loudest warning with lines of @.
-        errors.split(separator: 0x0a).filter { !$0.allSatisfy { $0 == 0x20 || $0 == 0x0d } && !$0.starts(with: [0x40, 0x40]) }
-            .prefix(4)
-            .map { Printable.text($0, limit: 300) }.joined(separator: " | ")
+        errors.split(separator: 0x0a).filter {
+            !$0.allSatisfy { $0 == 0x20 || $0 == 0x0d } && !$0.starts(with: [0x40, 0x40])
+        }
+        .prefix(4)
+        .map { Printable.text($0, limit: 300) }.joined(separator: " | ")
     }
 
     // MARK: words
@@ -178,9 +188,10 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         case .unknownModule(let text): "the orchestrator has no such module: \(text)"
         case .missingPath(let text): "the orchestrator has no such folder: \(text)"
         case .refused(let text): "rsync refused: \(text)"
-        case .markerMissing(let name): "the source holds no \(Printable.text(name)): wrong folder, or a disk that is not mounted"
+        case .markerMissing(let name):
+            "the source holds no \(Printable.text(name)): wrong folder, or a disk that is not mounted"
         case .markerForeign(let name, let found):
-            "\(Printable.text(name)) in the source says that this is \"\(Printable.text(found, limit: 80))\", another site"
+            "\(Printable.text(name)) in the source says: this is \"\(Printable.text(found, limit: 80))\", another site"
         case .emptySource: "the source is empty but for its marker"
         case .deletionLimit(.some(let would), let total, let allowed):
             "\(would) of \(total) entries would be deleted; \(allowed) may be"
@@ -213,7 +224,8 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         case .accessDenied: "see `hosts allow` of the module in the orchestrator's rsyncd.conf"
         case .unknownModule, .missingPath: "see delta.from, and whether the folder is mounted on the orchestrator"
         case .refused: "see `refuse options` of the module, and the version of rsync on the orchestrator"
-        case .markerMissing: "see whether the orchestrator's folder is mounted; a new source needs the marker: echo APP > MARKER"
+        case .markerMissing:
+            "see whether the orchestrator's folder is mounted; a new source needs the marker: echo APP > MARKER"
         case .markerForeign: "see delta.from: it leads to another site"
         case .emptySource: "see whether the orchestrator's folder is mounted"
         case .deletionLimit: "if it is meant, raise delta.refuse-deleting-more-than for this once"
@@ -236,4 +248,3 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         }
     }
 }
-

@@ -32,7 +32,8 @@ import Testing
         ("rsync://host:0/m/", .badPort), ("rsync://host:65536/m/", .badPort), ("rsync://[fd00::1/m/", .badHost),
         ("rsync://[host]/m/", .badHost), ("rsync://-u@host/m/", .badUser), ("-u@host:/x", .leadingDash),
         ("a b@host:/x", .badUser), ("rsync://host/m/../n/", .parentComponent), ("rsync://host/m*/", .wildcard),
-        ("host:/srv/[ab]", .wildcard), ("host::m/p", .daemonOverSSH), ("host:", .unknownForm), ("host:-x", .unknownForm),
+        ("host:/srv/[ab]", .wildcard), ("host::m/p", .daemonOverSSH), ("host:", .unknownForm),
+        ("host:-x", .unknownForm),
         ("relative/path", .notAbsolute), ("https://host/x", .unknownForm), ("file://relative", .notAbsolute),
         ("file:///a%zz", .badEncoding), ("/", .unknownForm), ("/srv/../etc", .parentComponent),
     ])
@@ -57,8 +58,9 @@ import Testing
         #expect(
             words == [
                 "rsync", "--no-motd", "--no-human-readable", "--outbuf=N", "--contimeout=2",
-                "--password-file=/run/amorce/x/password", "--info=progress2", "--max-delete=7", "--recursive", "--links",
-                "--times", "--perms", "--chmod=u+rwX,go-w,a-s,-t", "--owner", "--group", "--numeric-ids", "--chown=0:33",
+                "--password-file=/run/amorce/x/password", "--info=progress2", "--max-delete=7", "--recursive",
+                "--links",
+                "--times", "--perms", "--chmod=u+rwX,a-s,-t", "--owner", "--group", "--numeric-ids", "--chown=0:33",
                 "--no-devices", "--no-specials", "--safe-links", "--delete-delay", "--partial-dir=.amorce-partial",
                 "--filter=- /.amorce-site", "--filter=- /var/uploads", "--filter=- /odd\\[1]\\*", "--filter=- *.log",
                 "--filter=- !", "--out-format=amorce:%i:%l:%n", "--", "rsync://front@host/m/", "/r/",
@@ -71,7 +73,9 @@ import Testing
             let all =
                 command.plan(into: "/r", protecting: [], owner: nil, passwordFile: nil)
                 + command.transfer(into: "/r", protecting: [], owner: nil, deletingAtMost: 0, passwordFile: nil)
-            for word in ["--ignore-errors", "--inplace", "--timeout", "--insecure-links", "--trust-sender", "--delete-before"] {
+            for word in [
+                "--ignore-errors", "--inplace", "--timeout", "--insecure-links", "--trust-sender", "--delete-before",
+            ] {
                 #expect(!all.contains { $0.hasPrefix(word) })
             }
             #expect(all.contains("--max-delete=0"))
@@ -122,8 +126,14 @@ import Testing
         #expect(refused { $0.password = Secret("") })
         #expect(refused { $0.password = Secret(String(repeating: "x", count: 500)) })
         #expect(refused { $0.user = "a@b" })
-        #expect(refused { $0.from = "rsync://a@host/m/"; $0.user = "b" })
-        #expect(!refused { $0.from = "rsync://a@host/m/"; $0.user = "a" })
+        #expect(
+            refused {
+                $0.from = "rsync://a@host/m/"; $0.user = "b"
+            })
+        #expect(
+            !refused {
+                $0.from = "rsync://a@host/m/"; $0.user = "a"
+            })
     }
 
     @Test(arguments: [
@@ -145,7 +155,8 @@ import Testing
 @Suite struct RsyncOutputTests {
     @Test(arguments: [
         (">f+++++++++", "created"), ("cd+++++++++", "created"), ("cL+++++++++", "created"), (">f.st......", "changed"),
-        ("cLc.T......", "changed"), (".f...p.....", "metadata"), (".f....og...", "metadata"), (".L..t......", "metadata"),
+        ("cLc.T......", "changed"), (".f...p.....", "metadata"), (".f....og...", "metadata"),
+        (".L..t......", "metadata"),
         ("*deleting  ", "deleted"), (".f..t......", "metadata"),
     ])
     func kinds(_ code: String, _ kind: String) throws {
@@ -169,7 +180,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "amorce:", "amorce:>f+:1:x", "amorce:>f+++++++++", "amorce:>f+++++++++:x:y", "cannot delete non-empty directory: v",
+        "", "amorce:", "amorce:>f+:1:x", "amorce:>f+++++++++", "amorce:>f+++++++++:x:y",
+        "cannot delete non-empty directory: v",
     ])
     func otherLines(_ line: String) {
         #expect(RsyncItem(Array(line.utf8)[...]) == nil)
@@ -177,8 +189,10 @@ import Testing
 
     @Test(arguments: [1, 2, 7, 4096])
     func everySplitReadsTheSame(_ size: Int) {
-        let text = "\r              1   2%    0.98kB/s    0:00:00 (xfr#1, to-chk=2/4)\namorce:>f+++++++++:1:a\n"
-            + "\r        1048577 100%    0.98MB/s    0:00:00 (xfr#12, ir-chk=2/4)\rignoring unsafe symlink \"x\" -> \"/etc\"\n"
+        let text =
+            "\r              1   2%    0.98kB/s    0:00:00 (xfr#1, to-chk=2/4)\namorce:>f+++++++++:1:a\n"
+            + "\r        1048577 100%    0.98MB/s    0:00:00 (xfr#12, ir-chk=2/4)\r"
+            + "ignoring unsafe symlink \"x\" -> \"/etc\"\n"
             + "amorce:*deleting  :0:b\n\nNumber of files: 14 (reg: 7, dir: 3, link: 3, special: 1)\n"
         let bytes = Array(text.utf8)
         var output = RsyncOutput()
@@ -206,8 +220,10 @@ import Testing
     @Test(arguments: [
         (Int32(1), "ERROR: password file must not be other-accessible", RsyncFailure.badPasswordFile("")),
         (1, "unknown option", .refused("")), (4, "The server is configured to refuse --delete", .refused("")),
-        (5, "@ERROR: auth failed on module m", .authentication("")), (5, "@ERROR: Unknown module 'm'", .unknownModule("")),
-        (5, "@ERROR: chdir failed", .missingPath("")), (5, "@ERROR: access denied to m from h (1.2.3.4)", .accessDenied("")),
+        (5, "@ERROR: auth failed on module m", .authentication("")),
+        (5, "@ERROR: Unknown module 'm'", .unknownModule("")),
+        (5, "@ERROR: chdir failed", .missingPath("")),
+        (5, "@ERROR: access denied to m from h (1.2.3.4)", .accessDenied("")),
         (5, "@ERROR: max connections (1) reached -- try again later", .busy("")),
         (5, "rsync: server sent \"HTTP/1.1 400 Bad\" rather than greeting", .wrongServer("")),
         (5, "rsync: did not see server greeting", .connectionLost("")),
@@ -218,7 +234,8 @@ import Testing
         (23, "send_files failed to open \"x\": Permission denied (13)", .partial("")),
         (23, "mkdir failed: No space left on device (28)", .diskFull("")),
         (24, "file has vanished: x", .vanished("")), (25, "max-delete", .deletionLimit(would: nil, of: 0, allowed: 0)),
-        (255, "Host key verification failed.", .hostKey("")), (255, "Permission denied (publickey)", .authentication("")),
+        (255, "Host key verification failed.", .hostKey("")),
+        (255, "Permission denied (publickey)", .authentication("")),
         (255, "connect to host x port 22: Connection refused", .unreachable("")), (255, "?", .connectionLost("")),
         (99, "", .other(99, "")),
     ])
@@ -248,7 +265,8 @@ import Testing
         #expect(outcomes(.partial("")).prefix(2) == [.again(after: .seconds(1)), .giveUp])
         #expect(outcomes(.vanished("")).prefix(2) == [.again(after: .seconds(1)), .accept])
         for failure in [
-            RsyncFailure.refused(""), .fileError(""), .diskFull(""), .authentication(""), .wrongServer(""), .emptySource,
+            RsyncFailure.refused(""), .fileError(""), .diskFull(""), .authentication(""), .wrongServer(""),
+            .emptySource,
             .deletionLimit(would: nil, of: 1, allowed: 0), .markerMissing(""), .missingPath(""), .killed(9),
         ] {
             #expect(outcomes(failure).isEmpty)

@@ -43,7 +43,8 @@ struct DeltaBench {
         stop: StopFlag = StopFlag()
     ) throws -> RsyncPlan {
         try sync(settings, log: log).run(
-            into: release, protecting: shared, owner: owner.map { (owner: $0.0, group: $0.1) }, stop: stop, progress: { _ in })
+            into: release, protecting: shared, owner: owner.map { (owner: $0.0, group: $0.1) }, stop: stop,
+            progress: { _ in })
     }
 
     /// Names, modes, sizes, times and link targets of everything below.
@@ -111,6 +112,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         let daemon = try bench.daemon()
         try bench.scratch.write("source/index.php", "<?php echo 3; // longer\n")
         try bench.scratch.write("source/new/deep/file", "new", mode: 0o6775)
+        try bench.scratch.write("source/locked", "locked", mode: 0o044)
         try Files.symlink(target: "deep/file", at: bench.scratch("source/new/link"))
         try bench.scratch.write("source/secret.php", "x", mode: 0o600)
         try bench.scratch.write("source/var/uploads/from-source", "no")
@@ -124,15 +126,16 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         let before = try bench.listing(bench.release)
         let planned = try bench.sync(settings).plan(into: bench.release, protecting: ["var/uploads"], stop: StopFlag())
         #expect(try bench.listing(bench.release) == before, "a plan changes nothing")
-        #expect(planned.created == 5)
+        #expect(planned.created == 6)
         #expect((planned.changed, planned.deleted, planned.metadataOnly) == (1, 1, 1))
-        #expect(planned.totalFiles == 13)
+        #expect(planned.totalFiles == 14)
         #expect(planned.entries.contains(RsyncChange(kind: .deleted, path: "stale")))
         #expect(planned.entries.contains(RsyncChange(kind: .metadata, path: "lib/b.php")))
 
         let shared = ProgressBox()
         let done = try bench.sync(settings).run(
-            into: bench.release, protecting: ["var/uploads"], owner: nil, stop: StopFlag(), progress: { shared.set($0) })
+            into: bench.release, protecting: ["var/uploads"], owner: nil, stop: StopFlag(), progress: { shared.set($0) }
+        )
         #expect(Set(done.entries.map(\.path)) == Set(planned.entries.map(\.path)))
         #expect(done.bytes == planned.bytes)
         let last = try #require(shared.value)
@@ -141,12 +144,14 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         #expect(last.items == last.totalItems)
 
         #expect(try bench.text("release/index.php") == "<?php echo 3; // longer\n")
-        #expect(try Files.status(bench.release + "/new/deep/file")?.mode == 0o755)
+        #expect(try Files.status(bench.release + "/new/deep/file")?.mode == 0o775)
+        #expect(try Files.status(bench.release + "/locked")?.mode == 0o644)
         #expect(try Files.status(bench.release + "/secret.php")?.mode == 0o600)
         #expect(try Files.status(bench.release + "/lib/b.php")?.mode == 0o640)
         #expect(Files.linkTarget(bench.release + "/new/link") == "deep/file")
         #expect(try Files.names(in: bench.release + "/var/uploads") == ["of-visitors"])
-        #expect(try Files.names(in: bench.release) == ["index.php", "lib", "new", "pages", "secret.php", "var"])
+        #expect(
+            try Files.names(in: bench.release) == ["index.php", "lib", "locked", "new", "pages", "secret.php", "var"])
         #expect(try bench.run(settings, protecting: ["var/uploads"]).isEmpty)
         #expect(try Files.names(in: bench.layout.runtime) == [])
     }
@@ -210,7 +215,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     func markerOfAnotherSite(_ text: String) throws {
         try bench.scratch.write("source/.amorce-site", text)
         let before = try bench.listing(bench.release)
-        guard case .markerForeign(".amorce-site", _) = failure({ try bench.run(DeltaSettings(from: bench.source)) }) else {
+        guard case .markerForeign(".amorce-site", _) = failure({ try bench.run(DeltaSettings(from: bench.source)) })
+        else {
             Issue.record("not refused")
             return
         }
@@ -297,7 +303,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         #expect(found?.isUnreachable == true)
         guard case .unreachable = found else { return #expect(Bool(false), "\(String(describing: found))") }
         #expect(try bench.listing(bench.release) == before)
-        guard case .unreachable = failure({ try bench.run(DeltaSettings(from: "rsync://no-such-host.invalid/site/")) }) else {
+        guard case .unreachable = failure({ try bench.run(DeltaSettings(from: "rsync://no-such-host.invalid/site/")) })
+        else {
             return #expect(Bool(false), "a name that does not exist")
         }
         guard case .missingPath = failure({ try bench.run(DeltaSettings(from: "/no/such/folder")) }) else {
@@ -323,7 +330,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test(arguments: [
         ("c.sendall(b'HTTP/1.1 400 Bad Request\\r\\n\\r\\n'); c.close()", "wrong"),
-        ("c.sendall(b'220 mail ESMTP\\r\\n'); c.close()", "wrong"), ("c.close()", "lost"), ("keep.append(c)", "stalled"),
+        ("c.sendall(b'220 mail ESMTP\\r\\n'); c.close()", "wrong"), ("c.close()", "lost"),
+        ("keep.append(c)", "stalled"),
     ])
     func anotherServer(_ behaviour: String, _ outcome: String) throws {
         let listener = try PythonListener(
@@ -412,7 +420,9 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         try bench.scratch.write("source/closed", "x", mode: 0o600)
         try bench.scratch.write("source/open", "x")
         let messages = Messages()
-        guard case .incomplete(.partial(let text)) = failure({ try bench.run(settings(daemon.port), log: messages.log) }) else {
+        guard
+            case .incomplete(.partial(let text)) = failure({ try bench.run(settings(daemon.port), log: messages.log) })
+        else {
             return #expect(Bool(false), "not refused")
         }
         #expect(text.contains("closed"))
@@ -472,7 +482,9 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         try Files.symlink(target: outside, at: bench.scratch("source/absolute"))
         try Files.symlink(target: "../outside", at: bench.scratch("source/relative"))
         try Files.symlink(target: "../../../../../../etc/passwd", at: bench.scratch("source/lib/passwd"))
-        for name in ["-rf", "--delete", "new\nline", "amorce:*deleting  :0:x", " blank ", "\\#012", "$(touch x)", "a\u{1b}[31m"] {
+        for name in [
+            "-rf", "--delete", "new\nline", "amorce:*deleting  :0:x", " blank ", "\\#012", "$(touch x)", "a\u{1b}[31m",
+        ] {
             try bench.scratch.write("source/odd/\(name)", "odd")
         }
         try bench.scratch.write("source/taken/canary", "from the source")
@@ -518,7 +530,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     @Test(arguments: ["../x", "/etc", "", "a\nb"])
     func sharedPathsThatLeadOut(_ path: String) {
         #expect(
-            failure { try bench.run(DeltaSettings(from: bench.source), protecting: [path]) } == .badSetting(.sharedPath))
+            failure { try bench.run(DeltaSettings(from: bench.source), protecting: [path]) } == .badSetting(.sharedPath)
+        )
     }
 
     // MARK: secrets and processes
@@ -559,7 +572,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     @Test func passwordOfAKilledRunIsRemoved() throws {
         // No process has this number: it is above the kernel's limit.
         try bench.scratch.write("root/run/amorce/rsync-4194999-abc/password", "MADE-UP-SECRET", mode: 0o600)
-        try bench.scratch.write("root/run/amorce/rsync-\(Host.processIdentifier)-abc/password", "MADE-UP-SECRET", mode: 0o600)
+        try bench.scratch.write(
+            "root/run/amorce/rsync-\(Host.processIdentifier)-abc/password", "MADE-UP-SECRET", mode: 0o600)
         try bench.scratch.write("root/run/amorce/ready", "{}")
         try bench.run(DeltaSettings(from: bench.source))
         #expect(try Files.names(in: bench.layout.runtime) == ["ready", "rsync-\(Host.processIdentifier)-abc"])
@@ -568,7 +582,8 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     @Test func passwordFileThatRsyncDoesNotTake() throws {
         let secrets = try bench.scratch.write("secrets", "front:MADE-UP-SECRET\n", mode: 0o600)
         let daemon = try bench.daemon("auth users = front\nsecrets file = \(secrets)")
-        let command = try RsyncCommand(settings(daemon.port).with { $0.user = "front" }, version: RsyncVersion([3, 5, 0]))
+        let command = try RsyncCommand(
+            settings(daemon.port).with { $0.user = "front" }, version: RsyncVersion([3, 5, 0]))
         let open = try bench.scratch.write("open", "MADE-UP-SECRET\n", mode: 0o644)
         for file in [open, bench.scratch("absent")] {
             let result = try Program.run(command.fetchMarker(into: bench.release, passwordFile: file))
@@ -626,12 +641,19 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test(arguments: [
         ("rsync  version 3.0.9  protocol version 30", true, false), ("openrsync: protocol version 29", true, false),
-        ("rsync  version 3.2.7  protocol version 31", false, true), ("rsync  version 3.4.3  protocol version 32", false, false),
+        ("rsync  version 3.2.7  protocol version 31", false, true),
+        ("rsync  version 3.4.3  protocol version 32", false, false),
     ])
     func otherVersions(_ line: String, _ isRefused: Bool, _ isWarned: Bool) throws {
         try bench.scratch.write(
             "bin/rsync",
-            "#!/bin/sh\nPATH=/usr/bin:/bin\n[ \"$1\" = --version ] && echo '\(line)' && exit\nexec /usr/bin/rsync \"$@\"\n",
+            """
+            #!/bin/sh
+            PATH=/usr/bin:/bin
+            [ "$1" = --version ] && echo '\(line)' && exit
+            exec /usr/bin/rsync "$@"
+
+            """,
             mode: 0o755)
         let messages = Messages()
         var sync = bench.sync(DeltaSettings(from: bench.source), log: messages.log)
@@ -674,7 +696,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
             PidFile none
 
             """)
-        server = try LoopbackServer(Unmasked.command + ["/usr/sbin/sshd", "-D", "-e", "-f", configuration, "-p", "{port}"])
+        server = try LoopbackServer(["/usr/sbin/sshd", "-D", "-e", "-f", configuration, "-p", "{port}"])
         try known("known", "host")
         try known("wrong", "host2")
         try bench.scratch.write("source/new file", "n")
@@ -805,7 +827,9 @@ final class PythonListener: @unchecked Sendable {
     init(_ program: String, extra: [String] = []) throws {
         let pipe = Pipe()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = Unmasked.command + ["python3", "-c", program, String(port)] + extra
+        // Threads of a test run block every signal, and a child inherits that: SIGTERM would not reach it.
+        let unmask = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
+        process.arguments = ["python3", "-c", unmask + program, String(port)] + extra
         process.standardOutput = pipe
         try process.run()
         let line = pipe.fileHandleForReading.availableData

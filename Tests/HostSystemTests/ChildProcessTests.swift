@@ -30,7 +30,8 @@ import Testing
     }
 
     @Test func childHasASessionOfItsOwnAndNoTerminal() throws {
-        let fields = String(decoding: try Program.check(["cat", "/proc/self/stat"]), as: UTF8.self).split(separator: " ")
+        let fields = String(decoding: try Program.check(["cat", "/proc/self/stat"]), as: UTF8.self).split(
+            separator: " ")
         #expect(fields[0] == fields[4], "process group")
         #expect(fields[0] == fields[5], "session")
         #expect(fields[6] == "0", "controlling terminal")

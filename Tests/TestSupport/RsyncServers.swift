@@ -1,23 +1,6 @@
 import Foundation
 import HostSystem
 
-/// Tests run on threads that block every signal, and a child inherits that: SIGTERM would never reach a server. And a server
-/// that closes every descriptor it inherits (sshd) looks to Foundation as if it had ended, and all other processes wait for it.
-/// So one small process stands between.
-public enum Unmasked {
-    /// To be put before the words of a command.
-    public static let command = [
-        "python3", "-c",
-        """
-        import signal, subprocess, sys
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        child = subprocess.Popen(sys.argv[1:])
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-        sys.exit(child.wait())
-        """,
-    ]
-}
-
 /// A real rsync daemon on a free loopback port.
 public struct RsyncDaemon: Sendable {
     public let server: LoopbackServer
@@ -32,23 +15,24 @@ public struct RsyncDaemon: Sendable {
         for (name, body) in modules.sorted(by: { $0.key < $1.key }) { text += "[\(name)]\n\(body)\n" }
         let configuration = try scratch.write("rsyncd-\(Host.randomHex(bytes: 4)).conf", text)
         server = try LoopbackServer(
-            Unmasked.command + ["rsync", "--daemon", "--no-detach", "--config=\(configuration)", "--port={port}"])
+            ["rsync", "--daemon", "--no-detach", "--config=\(configuration)", "--port={port}"])
     }
 }
 
-/// A TCP proxy before a server, which does one bad thing on some of its connections after so many bytes from the server:
-/// `stop` (goes silent and keeps both ends open), `close`, or `pause` (goes silent until the test lets it go on).
-/// Connections are counted from 1, those alone on which the client says something.
+/// A TCP proxy before a server, which does one bad thing on some of its connections after so many bytes from the
+/// server: `stop` (goes silent and keeps both ends open), `close`, or `pause` (goes silent until the test lets it go
+/// on). Connections are counted from 1, those alone on which the client says something.
 public struct FaultProxy: Sendable {
     public let server: LoopbackServer
     private let flag: String
     public var port: Int { server.port }
 
     public init(
-        _ scratch: ScratchDirectory, before target: Int, _ fault: String, afterBytes count: Int, onConnections which: [Int]
+        _ scratch: ScratchDirectory, before target: Int, _ fault: String, afterBytes count: Int,
+        onConnections which: [Int]
     ) throws {
         flag = scratch("paused-\(Host.randomHex(bytes: 4))")
-        server = try LoopbackServer(Unmasked.command + [
+        server = try LoopbackServer([
             "python3", "-c", Self.program, "{port}", String(target), fault, String(count),
             which.map(String.init).joined(separator: ","), flag,
         ])
