@@ -6,8 +6,8 @@ public struct RsyncVersion: Sendable, Equatable, Comparable, CustomStringConvert
 
     public init(_ parts: [Int]) { self.parts = parts }
 
-    /// From the first line, `rsync  version 3.5.0  protocol version 32`. Nil for anything else: openrsync, which answers
-    /// `openrsync: protocol version 29`, has none of the options that are needed here.
+    /// From the first line, `rsync  version 3.5.0  protocol version 32`. Nil for anything else: openrsync, which
+    /// answers `openrsync: protocol version 29`, has none of the options that are needed here.
     public init?(parsing output: String) {
         let words = output.prefix { $0 != "\n" }.split(separator: " ")
         guard words.count >= 3, words[0] == "rsync", words[1] == "version" else { return nil }
@@ -22,8 +22,9 @@ public struct RsyncVersion: Sendable, Equatable, Comparable, CustomStringConvert
 
     /// --info=progress2, --outbuf and --chown are of 3.1.
     static let oldestUsable = RsyncVersion([3, 1])
-    /// Before it a hostile server could write outside the destination (CVE-2024-12087) or crash the client (CVE-2026-43620).
-    /// A distribution may have put these repairs into an older version, which its number does not show: a warning, no more.
+    /// Before it a hostile server could write outside the destination (CVE-2024-12087) or crash the client
+    /// (CVE-2026-43620). A distribution may have put these repairs into an older version, which its number does not
+    /// show: a warning, no more.
     static let oldestSafe = RsyncVersion([3, 4, 3])
     /// From here on rsync itself quotes what the shell on the other side would expand.
     static let quotesRemoteArguments = RsyncVersion([3, 2, 4])
@@ -32,19 +33,21 @@ public struct RsyncVersion: Sendable, Equatable, Comparable, CustomStringConvert
 /// The argument vectors for rsync. Pure: nothing is run or looked at.
 ///
 /// What the flags decide:
-/// - `--recursive --links --times --perms`, with the source's modes masked: no set-id or sticky bit, nothing writable for group
-///   or others, everything readable for its owner. Never wider than the source: a 0600 file stays closed.
-/// - No devices, no FIFOs; owner and group are never the source's: those of the running user, or the ones that were asked for.
-/// - No `--hard-links`: names of a release may share inodes with the release before it, and rsync would tie more of them.
+/// - `--recursive --links --times --perms`, with the source's modes as a restored backup has them too: no set-id or
+///   sticky bit, everything open to its owner. Any other rule would give a front that serves the backup other modes.
+/// - No devices, no FIFOs; owner and group are never the source's: those of the running user, or the ones that were
+///   asked for.
+/// - No `--hard-links`: names of a release may share inodes with the release before it, and rsync would tie more of
+///   them.
 /// - `--safe-links`: a symlink that leads out of the release is not brought.
-/// - `--delete-delay`: what is gone is deleted after all else has arrived, so a broken connection deletes nothing. Never
-///   `--ignore-errors`: where the source cannot be read whole, rsync deletes nothing.
-/// - No `--delay-updates`: it makes a visible folder a little less torn, and this one is not visible before its switch; it would
-///   need the room twice.
-/// - `--partial-dir`: a large file goes on where a broken connection left it. Never `--inplace`, which would write into an inode
-///   that a hard link shares with the release before.
-/// - No `--timeout`: it makes both sides send keep-alives, which then count as life while nothing arrives. `RsyncWatch` looks
-///   at the bytes that were read.
+/// - `--delete-delay`: what is gone is deleted after all else has arrived, so a broken connection deletes nothing.
+///   Never `--ignore-errors`: where the source cannot be read whole, rsync deletes nothing.
+/// - No `--delay-updates`: it makes a visible folder a little less torn, and this one is not visible before its switch;
+///   it would need the room twice.
+/// - `--partial-dir`: a large file goes on where a broken connection left it. Never `--inplace`, which would write into
+///   an inode that a hard link shares with the release before.
+/// - No `--timeout`: it makes both sides send keep-alives, which then count as life while nothing arrives. `RsyncWatch`
+///   looks at the bytes that were read.
 public struct RsyncCommand: Sendable, Equatable {
     public let source: RsyncSource
     private let version: RsyncVersion
@@ -71,19 +74,23 @@ public struct RsyncCommand: Sendable, Equatable {
         if let password = settings.password {
             // rsync reads the first line of the password file, into 512 bytes.
             let bytes = password.revealedBytes
-            guard !bytes.isEmpty, bytes.count < 500, !bytes.contains(where: { $0 == 0x0a || $0 == 0x0d || $0 == 0 }) else {
+            guard !bytes.isEmpty, bytes.count < 500, !bytes.contains(where: { $0 == 0x0a || $0 == 0x0d || $0 == 0 })
+            else {
                 throw .setting("password", "must be one line of 1 to 499 bytes")
             }
         }
         for (name, path) in [("ssh-key", settings.sshKey), ("known-hosts", settings.knownHosts)] {
             guard let path else { continue }
-            // rsync splits -e at blanks and quotes, and ssh expands %, ~ and ${} in these two: none of it is let near them.
-            let isPlain = path.hasPrefix("/") && path.utf8.allSatisfy { byte in
-                switch byte {
-                case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
-                default: Array("_./+=@:,-".utf8).contains(byte)
+            // rsync splits -e at blanks and quotes, and ssh expands %, ~ and ${} in these two: none of it is let near
+            // them.
+            let isPlain =
+                path.hasPrefix("/")
+                && path.utf8.allSatisfy { byte in
+                    switch byte {
+                    case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: true
+                    default: Array("_./+=@:,-".utf8).contains(byte)
+                    }
                 }
-            }
             if !isPlain { throw .setting(name, "must be an absolute path of letters, digits and _ . / + = @ : , -") }
         }
     }
@@ -96,9 +103,12 @@ public struct RsyncCommand: Sendable, Equatable {
 
     /// Says what a transfer would do, one line each, and how much the source holds; changes nothing.
     public func plan(
-        into directory: String, protecting shared: [String], owner: (owner: UInt32, group: UInt32)?, passwordFile: String?
+        into directory: String, protecting shared: [String], owner: (owner: UInt32, group: UInt32)?,
+        passwordFile: String?
     ) -> [String] {
-        base(passwordFile) + ["--dry-run", "--stats", "--info=symsafe"] + tree(shared, owner)
+        // Verbose, since a daemon tells of the symlinks that it leaves out to nobody else: --info=symsafe is not passed
+        // on.
+        base(passwordFile) + ["--dry-run", "--stats", "--verbose"] + tree(shared, owner)
             + ["--", source.operand, directory + "/"]
     }
 
@@ -126,15 +136,17 @@ public struct RsyncCommand: Sendable, Equatable {
     }
 
     private func tree(_ shared: [String], _ owner: (owner: UInt32, group: UInt32)?) -> [String] {
-        var words = ["--recursive", "--links", "--times", "--perms", "--chmod=u+rwX,go-w,a-s,-t"]
+        var words = ["--recursive", "--links", "--times", "--perms", "--chmod=u+rwX,a-s,-t"]
         if let owner {
             words += ["--owner", "--group", "--numeric-ids", "--chown=\(owner.owner):\(owner.group)"]
         } else {
             words += ["--no-owner", "--no-group"]
         }
-        words += ["--no-devices", "--no-specials", "--safe-links", "--delete-delay", "--partial-dir=" + Self.partialFolder]
-        // The first rule that matches wins, so these stand before the user's own. `--filter` and not `--exclude`: that reads
-        // a lone `!` as "forget every rule", these protections among them.
+        words += [
+            "--no-devices", "--no-specials", "--safe-links", "--delete-delay", "--partial-dir=" + Self.partialFolder,
+        ]
+        // The first rule that matches wins, so these stand before the user's own. `--filter` and not `--exclude`: that
+        // reads a lone `!` as "forget every rule", these protections among them.
         let protected = [settings.marker] + shared
         words += protected.map { "--filter=- /" + Self.literal($0) } + settings.exclude.map { "--filter=- " + $0 }
         return words + ["--out-format=\(Self.mark)%i:%l:%n"]
@@ -162,8 +174,8 @@ public struct RsyncCommand: Sendable, Equatable {
 
     private var seconds: Int { max(1, Int(settings.connectTimeout.inSeconds.rounded(.up))) }
 
-    /// A relative path as a pattern that matches itself alone. rsync takes a backslash for an escape only in a pattern that
-    /// holds a wildcard (rsync(1), PATTERN MATCHING RULES).
+    /// A relative path as a pattern that matches itself alone. rsync takes a backslash for an escape only in a pattern
+    /// that holds a wildcard (rsync(1), PATTERN MATCHING RULES).
     static func literal(_ path: String) -> String {
         let plain = path.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
         guard plain.contains(where: { "*?[".contains($0) }) else { return plain }

@@ -1,7 +1,8 @@
 internal import HostSystem
 
-/// Why a delta was not brought, by what it means and not by rsync's number: 5 alone stands for a wrong password, an unknown
-/// module, a missing folder, a full server and something that is no rsync at all. The texts are rsync's own words.
+/// Why a delta was not brought, by what it means and not by rsync's number: 5 alone stands for a wrong password, an
+/// unknown module, a missing folder, a full server and something that is no rsync at all. The texts are rsync's own
+/// words.
 public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConvertible {
     case notInstalled(String)
     /// The version that is there; rsync 3.1 is needed.
@@ -53,8 +54,8 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     /// The transfer had begun when this happened: the folder is neither as it was nor as the source.
     case incomplete(RsyncFailure)
 
-    /// The orchestrator is absent and the folder untouched, so that the policy `serve-backup` applies. What only a person can
-    /// repair (a wrong password, a missing marker) is not this, and a folder half changed is never served.
+    /// The orchestrator is absent and the folder untouched, so that the policy `serve-backup` applies. What only a
+    /// person can repair (a wrong password, a missing marker) is not this, and a folder half changed is never served.
     public var isUnreachable: Bool {
         switch self {
         case .unreachable, .busy, .connectionLost, .stalled: true
@@ -66,6 +67,13 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     public var isIncomplete: Bool {
         if case .incomplete = self { return true }
         return false
+    }
+
+    /// What happened, whether or not the transfer had begun. Whoever throws the folder away can go by this one's
+    /// `isUnreachable`.
+    public var cause: RsyncFailure {
+        if case .incomplete(let cause) = self { return cause }
+        return self
     }
 
     /// The same run may succeed later without anybody changing anything.
@@ -81,10 +89,9 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
 
     /// Nil for success. `output` is the end of standard error, in the C locale.
     init?(_ result: ChildResult, stallAfter: Duration) {
-        let text = Self.quote(result.errors)
         switch result.end {
         case .exited(0): return nil
-        case .exited(let code): self.init(code: code, text: text)
+        case .exited(let code): self.init(code: code, errors: result.errors)
         case .signalled(let number): self = .killed(number)
         case .stalled: self = .stalled(stallAfter)
         case .timedOut: self = .connectionLost("took too long and was stopped")
@@ -92,30 +99,32 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     }
 
     /// rsync's exit codes are in rsync(1), EXIT VALUES; 255 is ssh's own failure, 126 and 127 a remote shell's.
-    init(code: Int32, text: String) {
+    init(code: Int32, errors: [UInt8]) {
+        let all = String(decoding: errors, as: UTF8.self)
+        let text = Self.quote(errors)
         switch code {
-        case 1 where text.contains("password file"): self = .badPasswordFile(text)
+        case 1 where all.contains("password file"): self = .badPasswordFile(text)
         case 1...4, 6: self = .refused(text)
-        case 5: self = Self.startError(text)
+        case 5: self = Self.startError(all, text)
         case 10, 35: self = .unreachable(text)
         case 11, 22, 23:
             // 11 is any file error, a full disk among them; a directory that cannot be made for want of room is a 23.
-            if Self.fullDisk.contains(where: text.contains) {
+            if Self.fullDisk.contains(where: all.contains) {
                 self = .diskFull(text)
-            } else if code == 23 && text.contains("change_dir") && text.contains("No such file or directory") {
+            } else if code == 23 && all.contains("change_dir") && all.contains("No such file or directory") {
                 self = .missingPath(text)
             } else if code == 23 {
                 self = .partial(text)
             } else {
                 self = .fileError(text)
             }
-        case 12 where text.contains("command not found") || text.contains("rsync: not found"): self = .wrongServer(text)
+        case 12 where all.contains("command not found") || all.contains("rsync: not found"): self = .wrongServer(text)
         case 12, 13, 14, 30: self = .connectionLost(text)
         case 19, 20: self = .killed(15)
         case 24: self = .vanished(text)
         case 25: self = .deletionLimit(would: nil, of: 0, allowed: 0)
         case 126, 127: self = .wrongServer(text)
-        case 255: self = Self.shellError(text)
+        case 255: self = Self.shellError(all, text)
         default: self = .other(code, text)
         }
     }
@@ -123,35 +132,39 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
     private static let fullDisk = ["No space left on device", "Disk quota exceeded"]
 
     /// The daemon's answers, of clientserver.c and authenticate.c.
-    private static func startError(_ text: String) -> RsyncFailure {
-        if text.contains("max connections") { return .busy(text) }
-        if text.contains("auth failed") { return .authentication(text) }
-        if text.contains("Unknown module") { return .unknownModule(text) }
-        if text.contains("chdir failed") || text.contains("chroot failed") || text.contains("path check failed") {
+    private static func startError(_ all: String, _ text: String) -> RsyncFailure {
+        if all.contains("max connections") { return .busy(text) }
+        if all.contains("auth failed") { return .authentication(text) }
+        if all.contains("Unknown module") { return .unknownModule(text) }
+        if all.contains("chdir failed") || all.contains("chroot failed") || all.contains("path check failed") {
             return .missingPath(text)
         }
-        if text.contains("access denied") { return .accessDenied(text) }
-        // An answer that is no greeting comes from another program. A closed connection without one is what a daemon does
-        // that is being stopped, and what a proxy does before a dead one.
-        if text.contains("rather than greeting") { return .wrongServer(text) }
-        if text.contains("did not see server greeting") { return .connectionLost(text) }
+        if all.contains("access denied") { return .accessDenied(text) }
+        // An answer that is no greeting comes from another program. A closed connection without one is what a daemon
+        // does that is being stopped, and what a proxy does before a dead one.
+        if all.contains("rather than greeting") { return .wrongServer(text) }
+        if all.contains("did not see server greeting") { return .connectionLost(text) }
         return .refused(text)
     }
 
     /// ssh's own words, of sshconnect.c and sshconnect2.c.
-    private static func shellError(_ text: String) -> RsyncFailure {
-        if text.contains("Host key verification failed") || text.contains("host key is known") { return .hostKey(text) }
-        if text.contains("Permission denied") || text.contains("Too many authentication failures") {
+    private static func shellError(_ all: String, _ text: String) -> RsyncFailure {
+        if all.contains("Host key verification failed") || all.contains("host key is known") { return .hostKey(text) }
+        if all.contains("Permission denied") || all.contains("Too many authentication failures") {
             return .authentication(text)
         }
         let refusals = ["Connection refused", "timed out", "No route to host", "Could not resolve", "unreachable"]
-        return refusals.contains(where: text.contains) ? .unreachable(text) : .connectionLost(text)
+        return refusals.contains(where: all.contains) ? .unreachable(text) : .connectionLost(text)
     }
 
     /// The first lines that say something: the cause comes first, rsync's summary last.
     private static func quote(_ errors: [UInt8]) -> String {
-        errors.split(separator: 0x0a).filter { !$0.allSatisfy { $0 == 0x20 || $0 == 0x0d } }.prefix(4)
-            .map { Printable.text($0, limit: 300) }.joined(separator: " | ")
+        // ssh frames its loudest warning with lines of @.
+        errors.split(separator: 0x0a).filter {
+            !$0.allSatisfy { $0 == 0x20 || $0 == 0x0d } && !$0.starts(with: [0x40, 0x40])
+        }
+        .prefix(4)
+        .map { Printable.text($0, limit: 300) }.joined(separator: " | ")
     }
 
     // MARK: words
@@ -175,9 +188,10 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         case .unknownModule(let text): "the orchestrator has no such module: \(text)"
         case .missingPath(let text): "the orchestrator has no such folder: \(text)"
         case .refused(let text): "rsync refused: \(text)"
-        case .markerMissing(let name): "the source holds no \(Printable.text(name)): wrong folder, or a disk that is not mounted"
+        case .markerMissing(let name):
+            "the source holds no \(Printable.text(name)): wrong folder, or a disk that is not mounted"
         case .markerForeign(let name, let found):
-            "\(Printable.text(name)) in the source says that this is \"\(Printable.text(found, limit: 80))\", another site"
+            "\(Printable.text(name)) in the source says: this is \"\(Printable.text(found, limit: 80))\", another site"
         case .emptySource: "the source is empty but for its marker"
         case .deletionLimit(.some(let would), let total, let allowed):
             "\(would) of \(total) entries would be deleted; \(allowed) may be"
@@ -210,7 +224,8 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         case .accessDenied: "see `hosts allow` of the module in the orchestrator's rsyncd.conf"
         case .unknownModule, .missingPath: "see delta.from, and whether the folder is mounted on the orchestrator"
         case .refused: "see `refuse options` of the module, and the version of rsync on the orchestrator"
-        case .markerMissing: "see whether the orchestrator's folder is mounted; a new source needs the marker: echo APP > MARKER"
+        case .markerMissing:
+            "see whether the orchestrator's folder is mounted; a new source needs the marker: echo APP > MARKER"
         case .markerForeign: "see delta.from: it leads to another site"
         case .emptySource: "see whether the orchestrator's folder is mounted"
         case .deletionLimit: "if it is meant, raise delta.refuse-deleting-more-than for this once"
@@ -233,4 +248,3 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         }
     }
 }
-

@@ -80,8 +80,8 @@ struct RsyncItem: Equatable {
         self.name = name
     }
 
-    /// In the C locale rsync writes every byte that is no printable ASCII as `\#ooo`, and a backslash too where such a sequence
-    /// would follow it: the bytes come back exactly (rsync(1), --8-bit-output).
+    /// In the C locale rsync writes every byte that is no printable ASCII as `\#ooo`, and a backslash too where such a
+    /// sequence would follow it: the bytes come back exactly (rsync(1), --8-bit-output).
     static func unescaped(_ text: ArraySlice<UInt8>) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(text.count)
@@ -116,8 +116,8 @@ struct RsyncItem: Equatable {
         return .changed
     }
 
-    /// A regular file that rsync would change in place, in the inode that a hard link shares with another release. What has
-    /// new bytes is written to a new file and renamed.
+    /// A regular file that rsync would change in place, in the inode that a hard link shares with another release. What
+    /// has new bytes is written to a new file and renamed.
     var isChangedInPlace: Bool { code[0] == 0x2e && code[1] == 0x66 && kind == .metadata }
     /// Bytes have to come for it.
     var isTransfer: Bool { code[0] == 0x3e || code[0] == 0x3c }
@@ -179,12 +179,14 @@ struct RsyncOutput {
     /// `         32768 100%   31.25MB/s    0:00:00 (xfr#5, to-chk=169/396)`
     private mutating func takeProgress(_ line: ArraySlice<UInt8>) -> Bool {
         let words = line.split(separator: 0x20, maxSplits: 4)
-        guard words.count >= 3, words[1].last == 0x25, let bytes = Int64(String(decoding: words[0], as: UTF8.self)) else {
+        guard words.count >= 3, words[1].last == 0x25, let bytes = Int64(String(decoding: words[0], as: UTF8.self))
+        else {
             return false
         }
         progress.bytes = bytes
         if let hash = line.lastIndex(of: 0x23) {
-            progress.items = Int(String(decoding: line[(hash + 1)...].prefix { $0 != 0x2c }, as: UTF8.self)) ?? progress.items
+            progress.items =
+                Int(String(decoding: line[(hash + 1)...].prefix { $0 != 0x2c }, as: UTF8.self)) ?? progress.items
         }
         return true
     }

@@ -5,8 +5,8 @@ enum RsyncRetry: Equatable {
     case accept
     case giveUp
 
-    /// Failures that another attempt may not meet, by what it has to wait for. What is not here is never tried again: wrong
-    /// options, a refused password, a missing folder or marker, too many deletions, a full disk.
+    /// Failures that another attempt may not meet, by what it has to wait for. What is not here is never tried again:
+    /// wrong options, a refused password, a missing folder or marker, too many deletions, a full disk.
     enum Class: Hashable {
         case absent, full, broken, unreadable, vanished
 
@@ -24,8 +24,8 @@ enum RsyncRetry: Equatable {
 
     /// - Parameter times: how often this run has failed so, this failure included.
     init(_ kind: Class, times: Int) {
-        // Fronts of one launch wait for one orchestrator together: patient with a full one, brief with an absent one, since
-        // a boot is waiting and may serve the backup.
+        // Fronts of one launch wait for one orchestrator together: patient with a full one, brief with an absent one,
+        // since a boot is waiting and may serve the backup.
         let delays: [Int] =
             switch kind {
             case .absent: [1, 3]

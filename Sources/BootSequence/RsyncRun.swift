@@ -1,7 +1,7 @@
 internal import HostSystem
 
-/// One sync under way: rsync looked at, settings checked, the folder held open, the password in its file. Used on one thread.
-/// The work folder, and the password with it, goes with the last reference.
+/// One sync under way: rsync looked at, settings checked, the folder held open, the password in its file. Used on one
+/// thread. The work folder, and the password with it, goes with the last reference.
 final class RsyncRun {
     struct Preview {
         let items: [RsyncItem]
@@ -40,7 +40,8 @@ final class RsyncRun {
         self.stop = stop
         self.shared = shared
         self.owner = Host.isSuperuser ? owner : nil
-        // Nothing inherited: RSYNC_* variables change what rsync does, and messages are known by their words in the C locale.
+        // Nothing inherited: RSYNC_* variables change what rsync does, and messages are known by their words in the C
+        // locale.
         environment = ["PATH": searchPath, "LC_ALL": "C"]
         let version = try Self.version(environment, log, stop)
         do throws(RsyncSource.Problem) {
@@ -84,7 +85,8 @@ final class RsyncRun {
         options.timeout = .seconds(20)
         let result: ChildResult
         do {
-            result = try ChildProcess.run(["rsync", "--version"], environment: environment, options: options, stop: stop)
+            result = try ChildProcess.run(
+                ["rsync", "--version"], environment: environment, options: options, stop: stop)
         } catch let missing as ChildProcess.NotFound {
             throw RsyncFailure.notInstalled(missing.description)
         }
@@ -94,8 +96,8 @@ final class RsyncRun {
         }
         if version < .oldestSafe {
             log.warning(
-                "rsync \(version) is older than \(RsyncVersion.oldestSafe): unless this system's package has the repairs, a "
-                    + "hostile orchestrator could write outside the release")
+                "rsync \(version) is older than \(RsyncVersion.oldestSafe): unless this system's package has the "
+                    + "repairs, a hostile orchestrator could write outside the release")
         }
         return version
     }
@@ -120,7 +122,8 @@ final class RsyncRun {
                 }
                 // ssh would say so, leave the key out and then be refused.
                 if status.mode & 0o077 != 0 {
-                    throw RsyncFailure.badKeyFile(key, "can be used by others: ssh takes a private key of mode 0600 alone")
+                    throw RsyncFailure.badKeyFile(
+                        key, "can be used by others: ssh takes a private key of mode 0600 alone")
                 }
             }
             if let known = settings.knownHosts, try Files.status(known, followingLinks: true)?.kind != .regular {
@@ -224,10 +227,10 @@ final class RsyncRun {
     }
 }
 
-/// Sees whether anything still arrives: rsync's own output, or bytes that a process of its group has read, from the network or
-/// from a disk. rsync's `--timeout` cannot tell: it takes its own keep-alives, still leaving into a socket whose other end has
-/// stopped reading, for life (measured: 617 s with --timeout=3). ssh is left out, since its keep-alives tell of the other
-/// machine and not of the rsync on it.
+/// Sees whether anything still arrives: rsync's own output, or bytes that a process of its group has read, from the
+/// network or from a disk. rsync's `--timeout` cannot tell: it takes its own keep-alives, still leaving into a socket
+/// whose other end has stopped reading, for life (measured: 617 s with --timeout=3). ssh is left out, since its
+/// keep-alives tell of the other machine and not of the rsync on it.
 final class RsyncWatch {
     private let limit: Duration
     private var lastSign = ContinuousClock.now
@@ -245,8 +248,8 @@ final class RsyncWatch {
         lastLook = now
         let sums = ProcessGroup.members(of: group).filter { $0.name != "ssh" }.compactMap(\.bytesRead)
         let sum = sums.reduce(0, &+)
-        // Any change is life: it shrinks when a process ends. Where the kernel tells nothing (/proc hidden from this user)
-        // the run's deadline has to do.
+        // Any change is life: it shrinks when a process ends. Where the kernel tells nothing (/proc hidden from this
+        // user) the run's deadline has to do.
         if sums.isEmpty || sum != lastSum {
             lastSum = sum
             lastSign = now

@@ -32,7 +32,8 @@ public struct RsyncSource: Sendable, Equatable {
             case .controlCharacter: "delta.from holds a line break or another control character"
             case .passwordInAddress: "delta.from holds a password: give it as delta.password, so that it is kept secret"
             case .badUser: "the user in delta.from may hold letters, digits, `.`, `_`, `+` and `-` (not first) only"
-            case .badHost: "the host in delta.from is no host name and no address (an IPv6 address stands in [brackets])"
+            case .badHost:
+                "the host in delta.from is no host name and no address (an IPv6 address stands in [brackets])"
             case .badPort: "the port in delta.from is no number from 1 to 65535"
             case .noModule: "delta.from names no module of the rsync daemon: rsync://host/module/path/"
             case .wildcard: "delta.from holds one of * ? [ ] \\, which the other side would expand"
@@ -133,7 +134,8 @@ public struct RsyncSource: Sendable, Equatable {
 
     private static func scp(_ text: String) throws(Problem) -> Place {
         // The colon behind the host: in [brackets] an IPv6 address has colons of its own.
-        let start = text.lastIndex(of: "]").map { text.index(after: $0) } ?? text.startIndex
+        let name = text.firstIndex(of: "@").map { text.index(after: $0) } ?? text.startIndex
+        let start = text[name...].hasPrefix("[") ? text.firstIndex(of: "]") ?? name : name
         guard let colon = text[start...].firstIndex(of: ":") else {
             throw text.contains("@") ? .unknownForm : .notAbsolute
         }

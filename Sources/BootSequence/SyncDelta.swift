@@ -3,16 +3,17 @@ public import HostSystem
 /// Brings what has changed since the backup from the orchestrator into a release folder, with rsync.
 ///
 /// Guarantees:
-/// - Nothing outside the folder is touched. Nothing in it is, unless the source carries the app's marker, holds files, and a dry
-///   run says that no more would be deleted than the settings allow.
+/// - Nothing outside the folder is touched. Nothing in it is, unless the source carries the app's marker, holds files,
+///   and a dry run says that no more would be deleted than the settings allow.
 /// - `shared` paths are neither brought nor deleted.
-/// - A file that is a hard link into another release never changes there: new bytes come by rename, and what gets a new mode or
-///   owner alone is given an inode of its own first. (Should the source change a mode between the dry run and the transfer,
-///   rsync sets it in place; the next sync sees the difference.)
+/// - A file that is a hard link into another release never changes there: new bytes come by rename, and what gets a new
+///   mode or owner alone is given an inode of its own first. (Should the source change a mode between the dry run and
+///   the transfer, rsync sets it in place; the next sync sees the difference.)
 /// - When `run` returns or throws, no process of it is left; when this process is killed, its rsync is too.
 /// - The password is in no argument and no environment: in a 0600 file below the runtime folder, while the run lasts.
 ///
-/// Blocking, on the calling thread. Errors: `RsyncFailure`, `StopReason`, and `HostError` for this machine's own faults.
+/// Blocking, on the calling thread. Errors: `RsyncFailure`, `StopReason`, and `HostError` for this machine's own
+/// faults.
 public struct SyncDelta: Sendable {
     private let settings: DeltaSettings
     private let app: String
@@ -30,8 +31,8 @@ public struct SyncDelta: Sendable {
         self.log = log
     }
 
-    /// What would be done to `directory` (a release folder); changes nothing there. Refuses a source without its marker, or
-    /// an empty one; whether too much would be deleted is for the caller to see (`exceedsLimit`).
+    /// What would be done to `directory` (a release folder); changes nothing there. Refuses a source without its
+    /// marker, or an empty one; whether too much would be deleted is for the caller to see (`exceedsLimit`).
     public func plan(into directory: String, protecting shared: [String], stop: StopFlag) throws -> RsyncPlan {
         let sync = try RsyncRun(
             settings, app: app, layout: layout, log: log, searchPath: searchPath, directory: directory, shared: shared,
@@ -90,7 +91,8 @@ public struct SyncDelta: Sendable {
         } catch let failure as RsyncFailure where isBegun {
             throw RsyncFailure.incomplete(failure)
         }
-        // What an attempt left that broke off; the one that succeeded has used up what it found, not what the source lost.
+        // What an attempt left that broke off; the one that succeeded has used up what it found, not what the source
+        // lost.
         if attempts > 1 { try sync.removePartialFolders() }
         return tally.plan(
             totalFiles: files, existing: first?.existing ?? 0, deletionsAllowed: first?.deletionsAllowed ?? 0)

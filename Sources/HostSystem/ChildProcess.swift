@@ -34,11 +34,12 @@ public struct ChildResult: Sendable {
     }
 }
 
-/// Runs a program as the leader of a session and process group of its own, from an argument vector, with an environment that
-/// the caller names whole. Without a controlling terminal no program can stop to ask a person for a password (ssh and rsync
-/// open /dev/tty for that, whatever their standard input is). Standard output and error are drained by the calling thread, so no pipe fills up. When the run is stopped, or
-/// the program takes too long or stalls, the whole group is ended and waited for before `run` returns: a child of the program
-/// (rsync's receiver) would otherwise go on writing.
+/// Runs a program as the leader of a session and process group of its own, from an argument vector, with an environment
+/// that the caller names whole. Without a controlling terminal no program can stop to ask a person for a password (ssh
+/// and rsync open /dev/tty for that, whatever their standard input is). Standard output and error are drained by the
+/// calling thread, so no pipe fills up. When the run is stopped, or the program takes too long or stalls, the whole
+/// group is ended and waited for before `run` returns: a child of the program (rsync's receiver) would otherwise go on
+/// writing.
 public enum ChildProcess {
     public struct NotFound: Error, Sendable, CustomStringConvertible {
         public let program: String
@@ -58,10 +59,11 @@ public enum ChildProcess {
         public var onOutput: ((ArraySlice<UInt8>) -> Void)?
         /// Asked at least every 100 ms with the child's pid, which is also its group's; true means that it has stalled.
         public var isStalled: ((Int32) -> Bool)?
-        /// The group ends with its leader, however that ended: for a program with workers (rsync) and none that starts daemons.
+        /// The group ends with its leader, however that ended: for a program with workers (rsync) and none that starts
+        /// daemons.
         public var endsGroup = false
-        /// The group is killed when this process dies, even by SIGKILL: the workers of a program would go on writing. Such a
-        /// program has no standard input.
+        /// The group is killed when this process dies, even by SIGKILL: the workers of a program would go on writing.
+        /// Such a program has no standard input.
         public var isTethered = false
 
         public init() {}
@@ -88,7 +90,8 @@ public enum ChildProcess {
     /// Blocks until the program and everything in its group has ended. Throws `NotFound`, `HostError` when it cannot be
     /// started, and `StopReason` when the run was stopped meanwhile.
     public static func run(
-        _ arguments: [String], environment: [String: String] = cleanEnvironment, options: Options = Options(), stop: StopFlag
+        _ arguments: [String], environment: [String: String] = cleanEnvironment, options: Options = Options(),
+        stop: StopFlag
     ) throws -> ChildResult {
         guard let name = arguments.first else { throw NotFound(program: "", searched: searchPath) }
         var program = try find(name, in: environment["PATH"] ?? searchPath)
@@ -105,7 +108,8 @@ public enum ChildProcess {
         let input = try Pipe()
         if !options.input.isEmpty { Host.write(options.input, descriptor: input.writeEnd) }
         if !options.isTethered { input.closeWriteEnd() }
-        // Whoever started amorce may have ignored SIGCHLD; the kernel would then reap the child and keep its status from us.
+        // Whoever started amorce may have ignored SIGCHLD; the kernel would then reap the child and keep its status
+        // from us.
         noticeChildren()
 
         let child = try spawn(
@@ -119,9 +123,9 @@ public enum ChildProcess {
         }
     }
 
-    /// Becomes the program `$@`, and leaves one small process behind in its group, which reads a pipe that nobody writes to.
-    /// Its end of file means that the other end is gone, and with it the process that started all this: the group is killed.
-    /// Only positional parameters reach the shell: no argument is ever part of its program.
+    /// Becomes the program `$@`, and leaves one small process behind in its group, which reads a pipe that nobody
+    /// writes to. Its end of file means that the other end is gone, and with it the process that started all this: the
+    /// group is killed. Only positional parameters reach the shell: no argument is ever part of its program.
     static let tether = """
         exec 3<&0 </dev/null
         { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
@@ -144,7 +148,8 @@ public enum ChildProcess {
     }
 
     private static func spawn(
-        _ program: String, _ arguments: [String], _ environment: [String: String], input: CInt, output: CInt, errors: CInt
+        _ program: String, _ arguments: [String], _ environment: [String: String], input: CInt, output: CInt,
+        errors: CInt
     ) throws -> pid_t {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
@@ -222,8 +227,8 @@ public enum ChildProcess {
 
             while true {
                 drain(&captured, &tail)
-                // A grandchild that keeps the pipes open (a daemon started by a reload) does not keep us: once the child is
-                // gone, what is in the pipes now is all we wait for.
+                // A grandchild that keeps the pipes open (a daemon started by a reload) does not keep us: once the
+                // child is gone, what is in the pipes now is all we wait for.
                 if try hasEnded() { break }
                 if killAt == nil {
                     if let reason = stop.reason {
@@ -295,8 +300,8 @@ public enum ChildProcess {
 
         private func read(_ pipe: Pipe, _ take: (ArraySlice<UInt8>) -> Void) {
             var buffer = [UInt8](repeating: 0, count: 64 << 10)
-            // Bounded, or a program that writes faster than we read would keep its own timeout from being looked at. More than
-            // a pipe holds, so that nothing is left behind at the end.
+            // Bounded, or a program that writes faster than we read would keep its own timeout from being looked at.
+            // More than a pipe holds, so that nothing is left behind at the end.
             for _ in 0..<32 where pipe.readEnd >= 0 {
                 var descriptor = pollfd(fd: pipe.readEnd, events: Int16(POLLIN), revents: 0)
                 guard poll(&descriptor, 1, 0) > 0 else { return }

@@ -1,8 +1,8 @@
 internal import CLinux
 internal import Glibc
 
-/// A directory held open, and work on what is below it that cannot be led out of it: no symlink is followed, in the last
-/// component of its own path or below.
+/// A directory held open, and work on what is below it that cannot be led out of it: no symlink is followed, in the
+/// last component of its own path or below.
 public struct OpenTree: ~Copyable {
     public let path: String
     private let descriptor: CInt
@@ -41,9 +41,9 @@ public struct OpenTree: ~Copyable {
         for relative in found { try Files.removeTree(path + "/" + relative) }
     }
 
-    /// Gives each of these files an inode of its own where it shares one with another name (a hard link): bytes, owner, mode
-    /// and times stay, and what is done to the file from then on does not reach the other name. Absent names and what is no
-    /// regular file are left alone. Returns how many files were separated. Extended attributes are not kept.
+    /// Gives each of these files an inode of its own where it shares one with another name (a hard link): bytes, owner,
+    /// mode and times stay, and what is done to the file from then on does not reach the other name. Absent names and
+    /// what is no regular file are left alone. Returns how many files were separated. Extended attributes are not kept.
     ///
     /// Names are relative, as bytes. Each file is replaced by a rename, so a reader sees it whole at any time.
     public func separate(_ names: [[UInt8]], stop: StopFlag) throws -> Int {

@@ -19,7 +19,9 @@ public enum ProcessGroup {
                 return nil
             }
             // pid (name) state ppid pgrp …: the name may hold anything, parentheses too, so the last one ends it.
-            guard let open = raw.firstIndex(of: 0x28), let close = raw.lastIndex(of: 0x29), open < close else { return nil }
+            guard let open = raw.firstIndex(of: 0x28), let close = raw.lastIndex(of: 0x29), open < close else {
+                return nil
+            }
             let fields = raw[(close + 1)...].split(separator: 0x20)
             guard fields.count > 2, Int32(String(decoding: fields[2], as: UTF8.self)) == group else { return nil }
             return Member(
@@ -33,14 +35,15 @@ public enum ProcessGroup {
         return text.split(separator: "\n").first { $0.hasPrefix("rchar: ") }.flatMap { Int64($0.dropFirst(7)) }
     }
 
-    /// Kills whoever is left in the group and waits until nobody in it can do anything any more. False when a process is
-    /// still there after `patience` (it hangs in the kernel, on a dead disk for instance).
+    /// Kills whoever is left in the group and waits until nobody in it can do anything any more. False when a process
+    /// is still there after `patience` (it hangs in the kernel, on a dead disk for instance).
     @discardableResult
     static func end(_ group: Int32, patience: Duration = .seconds(5)) -> Bool {
         let limit = ContinuousClock.now.advanced(by: patience)
         while true {
             if kill(-group, SIGKILL) != 0 && errno == ESRCH { return true }
-            // A zombie still answers to kill(2), until its parent takes note; a PID 1 that never does must not hold us up.
+            // A zombie still answers to kill(2), until its parent takes note; a PID 1 that never does must not hold us
+            // up.
             if !members(of: group).contains(where: { !$0.isZombie }) { return true }
             if ContinuousClock.now > limit { return false }
             usleep(10_000)
