@@ -71,6 +71,8 @@ def test_the_boot_unit_reloads_services_without_waiting_for_itself(front):
     assert front.run("systemctl", "is-active", "amorce-boot", "apache2", "php8.2-fpm").split() == ["active"] * 3
     console = front.console.read_text(errors="replace")
     assert "stand-in: the settings are here" in console and "stand-in: done" in console
+    # The unit sees the boot that everyone else sees: the health file is bound to it.
+    assert front.run("cat", "/run/amorce/ready") == front.run("cat", "/proc/sys/kernel/random/boot_id")
     # cloud-init's last stage, and with it `cloud-init status --wait`, comes after amorce.
     assert front.run("cloud-init", "status", "--wait").strip() == "status: done"
     assert front.run("cat", "/run/seen-by-runcmd").strip() == "active"
