@@ -24,7 +24,7 @@ let safe: [SwiftSetting] = common + [.strictMemorySafety()]
 let staticLibraries: [LinkerSetting] =
     isStatic
     ? [
-        "curl", "nghttp2", "idn2", "unistring", "ssh2", "psl", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
+        "curl", "nghttp2", "psl", "idn2", "unistring", "ssh2", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
         "nettle", "gmp", "zstd", "lzma", "bz2", "lz4", "gcrypt", "gpg-error", "expat", "z",
     ].map { .linkedLibrary($0) } : []
 
@@ -39,14 +39,23 @@ let package = Package(
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
         .target(name: "CArchive", linkerSettings: [.linkedLibrary("archive")]),
         .target(name: "CZlib", linkerSettings: [.linkedLibrary("z")]),
+        .target(name: "CZstd", linkerSettings: [.linkedLibrary("zstd")]),
+        .target(name: "CLzma", linkerSettings: [.linkedLibrary("lzma")]),
+        .target(name: "CBzip2", linkerSettings: [.linkedLibrary("bz2")]),
         .target(name: "COpenSSL", linkerSettings: [.linkedLibrary("ssl"), .linkedLibrary("crypto")]),
         .target(name: "CExpat", linkerSettings: [.linkedLibrary("expat")]),
         .target(name: "CLinux"),
         .target(name: "CUnavailable"),
+        .target(
+            name: "CBuild",
+            cSettings: Context.environment["AMORCE_COMMIT"].map { [.define("AMORCE_COMMIT", to: "\"\($0)\"")] } ?? []),
 
         .target(
             name: "HostSystem",
-            dependencies: ["CCurl", "CArchive", "CZlib", "COpenSSL", "CExpat", "CLinux"],
+            dependencies: [
+                "CCurl", "CArchive", "CZlib", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
+                "CBuild",
+            ],
             swiftSettings: common),
         .target(name: "CloudPlatform", dependencies: ["HostSystem"], swiftSettings: safe),
         .target(name: "Backups", dependencies: ["HostSystem"], swiftSettings: safe),

@@ -3,7 +3,8 @@ public import HostSystem
 /// The result of a run as it is told to whoever waits for it.
 public enum ReadinessResult: Sendable {
     case ready(HealthFile.Contents)
-    case failed(RunReport)
+    /// `serving`: what the front goes on serving, proved, where it was ready before this run.
+    case failed(RunReport, serving: HealthFile.Contents?)
 }
 
 /// One way to tell a result: the health file, later a platform's call. `announce` is called at most once per run, after the
@@ -23,7 +24,8 @@ public struct HealthFileAnnouncer: Announcer {
     public func announce(_ result: ReadinessResult, stop: StopFlag) throws {
         switch result {
         case .ready(let contents): try file.write(contents)
-        case .failed: try file.withdraw()
+        case .failed(_, let serving?): try file.write(serving)
+        case .failed(_, nil): try file.withdraw()
         }
     }
 }

@@ -11,10 +11,12 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
     public let status: ExitStatus
     /// Whether the same run, started again, may succeed without anybody changing anything.
     public let retryCanHelp: Bool
+    /// What is served now, where it is not simply what was served before.
+    public let aftermath: String?
 
     public init(
         _ step: StepName, _ attempted: String, cause: String, advice: String? = nil, status: ExitStatus = .failed,
-        retryCanHelp: Bool = false
+        retryCanHelp: Bool = false, aftermath: String? = nil
     ) {
         self.step = step
         self.attempted = attempted
@@ -22,6 +24,7 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
         self.advice = advice
         self.status = status
         self.retryCanHelp = retryCanHelp
+        self.aftermath = aftermath
     }
 
     public var description: String { "\(step.rawValue): \(attempted): \(cause)" }
@@ -45,6 +48,18 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
             self.init(
                 step, attempted, cause: host.description,
                 advice: Host.isSuperuser ? nil : "run it as root", status: .permission)
+        case let unproved as SwitchRelease.NotProved:
+            let inner = BootFailure(unproved.step, attempted, unproved.cause)
+            self.init(
+                unproved.step, attempted, cause: inner.cause, advice: inner.advice, status: inner.status,
+                retryCanHelp: inner.retryCanHelp,
+                aftermath: unproved.afterwards.map {
+                    "uncertain: what was served before could not be put back whole: \($0)"
+                })
+        case let explained as any ExplainedError:
+            self.init(
+                step, attempted, cause: explained.description, advice: explained.advice, status: explained.exitStatus,
+                retryCanHelp: explained.retryCanHelp)
         case let busy as FileLock.Busy:
             self.init(
                 step, attempted, cause: busy.description, advice: "wait for it (amorce status --wait), or stop it",

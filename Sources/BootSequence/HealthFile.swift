@@ -8,7 +8,6 @@ public struct HealthFile: Sendable {
         public let app: String
         public let environment: String
         public let release: String
-        public let token: String
         public let bootIdentifier: String
         public let since: Int64
         public let degraded: String?

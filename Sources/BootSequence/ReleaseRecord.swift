@@ -14,8 +14,12 @@ public struct ConfigurationEntry: Sendable, Codable, Equatable {
     public let digest: String
     /// Of a symlink.
     public let target: String
+    /// Of a file: where secrets stand in it, so that a diff can hide them.
+    public let secretRanges: [Range<Int>]
 
-    public init(path: String, mode: UInt32, owner: UInt32, group: UInt32, digest: String) {
+    public init(
+        path: String, mode: UInt32, owner: UInt32, group: UInt32, digest: String, secretRanges: [Range<Int>] = []
+    ) {
         self.path = path
         kind = .file
         self.mode = mode
@@ -23,6 +27,7 @@ public struct ConfigurationEntry: Sendable, Codable, Equatable {
         self.group = group
         self.digest = digest
         target = ""
+        self.secretRanges = secretRanges
     }
 
     public init(path: String, target: String) {
@@ -33,6 +38,7 @@ public struct ConfigurationEntry: Sendable, Codable, Equatable {
         group = 0
         digest = ""
         self.target = target
+        secretRanges = []
     }
 }
 
@@ -107,9 +113,13 @@ public struct ReleaseRecord: Sendable, Codable, Equatable {
     /// Why the data is older than it should be, where it is.
     public var degraded: String?
     public var configuration: [ConfigurationEntry] = []
+    /// Rendered files inside the release.
+    public var rendered: [ConfigurationEntry] = []
     public var state = State.complete
     /// The release that was live when this one became it: where a rollback without a name leads.
     public var previous: String?
+    /// The instance that made it: what an image brought along is not this front's own.
+    public var instance: String?
 
     public init(
         identifier: String, app: String, environment: String, created: Int64, token: String, base: String?

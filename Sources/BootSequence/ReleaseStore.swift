@@ -20,6 +20,8 @@ public struct ReleaseStore: Sendable {
         let app: String
         let from: String?
         let to: String
+        /// Who must load what is put back.
+        let services: [Service]
     }
 
     public let layout: HostLayout
@@ -142,9 +144,10 @@ public struct ReleaseStore: Sendable {
 
     func journal() throws -> SwitchJournal? { try Self.read(SwitchJournal.self, journalFile) }
 
-    func openJournal(from: String?, to: String) throws {
+    func openJournal(from: String?, to: String, services: [Service]) throws {
         try AtomicFile.write(
-            try RunRecorder.encode(SwitchJournal(app: app, from: from, to: to)), to: journalFile, mode: 0o600)
+            try RunRecorder.encode(SwitchJournal(app: app, from: from, to: to, services: services)), to: journalFile,
+            mode: 0o600)
     }
 
     func closeJournal() throws {

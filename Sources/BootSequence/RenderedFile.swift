@@ -11,8 +11,6 @@ public struct RenderedFile: Sendable {
     /// Its path is the host's absolute one, for both places.
     public let entry: ConfigurationEntry
     public let bytes: [UInt8]
-    /// Where in `bytes` secrets stand, for a diff that hides them.
-    public let secretRanges: [Range<Int>]
     /// The template it came from, for messages.
     public let template: String
 }

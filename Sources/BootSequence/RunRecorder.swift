@@ -20,6 +20,7 @@ public final class RunRecorder: Sendable {
     private let observer: @Sendable (RunEvent) -> Void
     private let layout: HostLayout
     private let keepsStatus: Bool
+    private let begun = ContinuousClock.now
 
     /// - Parameter keepsStatus: false for commands that change nothing (`plan`, `render`): their runs are not the front's state.
     public init(
@@ -55,6 +56,7 @@ public final class RunRecorder: Sendable {
     }
 
     /// Runs one step. `summary` words what came of it; any error leaves as the `BootFailure` of this step.
+    @discardableResult
     public func step<Result>(
         _ name: StepName, _ attempted: String, summary: (Result) -> String, _ body: () throws -> Result
     ) throws(BootFailure) -> Result {
@@ -91,6 +93,7 @@ public final class RunRecorder: Sendable {
         update { report in
             report.outcome = outcome
             report.ended = Host.now
+            report.seconds = (ContinuousClock.now - begun).inSeconds
             if let failure {
                 report.failure = .init(
                     step: failure.step, attempted: failure.attempted, cause: failure.cause, advice: failure.advice,

@@ -35,6 +35,8 @@ public struct RunReport: Sendable, Codable, Equatable {
     public let bootIdentifier: String
     public let started: Int64
     public var ended: Int64?
+    /// From start to end by the monotonic clock; 0 while it runs.
+    public var seconds = 0.0
     public var outcome = Outcome.running
     public var app: String?
     public var environment: String?
@@ -48,6 +50,8 @@ public struct RunReport: Sendable, Codable, Equatable {
     public var steps: [Step] = []
     public var warnings: [String] = []
     public var failure: Failure?
+    /// Of a failed run: what is served now, in words.
+    public var aftermath: String?
 
     public init(version: String, command: String, run: String, process: Int32, bootIdentifier: String, started: Int64) {
         self.version = version

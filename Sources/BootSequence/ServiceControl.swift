@@ -1,7 +1,7 @@
 public import HostSystem
 
 /// A service that takes over the new configuration: by systemd, or by commands of its own where there is none.
-public struct Service: Sendable, Equatable {
+public struct Service: Sendable, Equatable, Codable {
     public let name: String
     /// Nil: `systemctl reload-or-restart NAME`.
     public let reload: [String]?
@@ -42,7 +42,7 @@ public struct ServiceControl: Sendable {
         public var description: String { "\(service): \(command.joined(separator: " ")): \(explanation)" }
     }
 
-    private let services: [Service]
+    let services: [Service]
     private let log: Log
     /// A service that has not reloaded by then is as good as broken.
     private let timeout = Duration.seconds(60)

@@ -13,6 +13,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 const uint64_t amorce_resolve_beneath = RESOLVE_BENEATH;
@@ -22,6 +23,12 @@ const uint64_t amorce_resolve_no_magiclinks = RESOLVE_NO_MAGICLINKS;
 int amorce_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
     struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
     return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+const int amorce_path_only = O_PATH;
+
+int amorce_has_default_acl(int directory) {
+    return fgetxattr(directory, "system.posix_acl_default", NULL, 0) > 0;
 }
 
 int amorce_openat(int directory, const char *path, int flags, mode_t mode) {

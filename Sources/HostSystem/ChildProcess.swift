@@ -34,8 +34,9 @@ public struct ChildResult: Sendable {
     }
 }
 
-/// Runs a program as the leader of a process group of its own, from an argument vector, with an environment that the caller
-/// names whole. Standard output and error are drained by the calling thread, so no pipe fills up. When the run is stopped, or
+/// Runs a program as the leader of a session and process group of its own, from an argument vector, with an environment that
+/// the caller names whole. Without a controlling terminal no program can stop to ask a person for a password (ssh and rsync
+/// open /dev/tty for that, whatever their standard input is). Standard output and error are drained by the calling thread, so no pipe fills up. When the run is stopped, or
 /// the program takes too long or stalls, the whole group is ended and waited for before `run` returns: a child of the program
 /// (rsync's receiver) would otherwise go on writing.
 public enum ChildProcess {
@@ -55,8 +56,13 @@ public enum ChildProcess {
         public var errorLimit = 64 << 10
         /// Receives standard output as it comes, in place of the result.
         public var onOutput: ((ArraySlice<UInt8>) -> Void)?
-        /// Asked every 100 ms with the child's pid; true means that it has stalled.
+        /// Asked at least every 100 ms with the child's pid, which is also its group's; true means that it has stalled.
         public var isStalled: ((Int32) -> Bool)?
+        /// The group ends with its leader, however that ended: for a program with workers (rsync) and none that starts daemons.
+        public var endsGroup = false
+        /// The group is killed when this process dies, even by SIGKILL: the workers of a program would go on writing. Such a
+        /// program has no standard input.
+        public var isTethered = false
 
         public init() {}
     }
@@ -85,21 +91,56 @@ public enum ChildProcess {
         _ arguments: [String], environment: [String: String] = cleanEnvironment, options: Options = Options(), stop: StopFlag
     ) throws -> ChildResult {
         guard let name = arguments.first else { throw NotFound(program: "", searched: searchPath) }
-        let program = try find(name, in: environment["PATH"] ?? searchPath)
+        var program = try find(name, in: environment["PATH"] ?? searchPath)
+        var words = arguments
+        if options.isTethered {
+            precondition(options.input.isEmpty, "a tethered child has no standard input")
+            words = ["/bin/sh", "-c", tether, "amorce-tether", program] + arguments.dropFirst()
+            program = words[0]
+        }
         let output = try Pipe()
         let errors = try Pipe()
         // Small inputs alone: they fit a pipe's buffer, so writing them all before reading cannot block.
         precondition(options.input.count <= 4096, "standard input of a child is limited to 4 KiB")
         let input = try Pipe()
         if !options.input.isEmpty { Host.write(options.input, descriptor: input.writeEnd) }
-        input.closeWriteEnd()
+        if !options.isTethered { input.closeWriteEnd() }
+        // Whoever started amorce may have ignored SIGCHLD; the kernel would then reap the child and keep its status from us.
+        noticeChildren()
 
         let child = try spawn(
-            program, arguments, environment, input: input.readEnd, output: output.writeEnd, errors: errors.writeEnd)
+            program, words, environment, input: input.readEnd, output: output.writeEnd, errors: errors.writeEnd)
         input.closeReadEnd()
         output.closeWriteEnd()
         errors.closeWriteEnd()
-        return try Supervision(child: child, output: output, errors: errors, options: options).wait(stop)
+        // `input` lives until the end of this call: closing it is what a tether waits for.
+        return try withExtendedLifetime(input) {
+            try Supervision(child: child, output: output, errors: errors, options: options).wait(stop)
+        }
+    }
+
+    /// Becomes the program `$@`, and leaves one small process behind in its group, which reads a pipe that nobody writes to.
+    /// Its end of file means that the other end is gone, and with it the process that started all this: the group is killed.
+    /// Only positional parameters reach the shell: no argument is ever part of its program.
+    static let tether = """
+        exec 3<&0 </dev/null
+        { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 &
+        exec 3<&-
+        exec "$@"
+        """
+
+    /// POSIX_SPAWN_SETSID of glibc 2.26, which its header shows to GNU programs alone.
+    private static let newSession: CInt = 0x80
+
+    private static func noticeChildren() {
+        var action = sigaction()
+        if sigaction(SIGCHLD, nil, &action) == 0, action.sa_flags & SA_NOCLDWAIT != 0 || isIgnored(action) {
+            signal(SIGCHLD, SIG_DFL)
+        }
+    }
+
+    private static func isIgnored(_ action: sigaction) -> Bool {
+        unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
     }
 
     private static func spawn(
@@ -123,9 +164,9 @@ public enum ChildProcess {
         sigemptyset(&none)
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setsigmask(&attributes, &none)
-        posix_spawnattr_setpgroup(&attributes, 0)
+        // A new session is also a new process group, of the same number.
         posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK))
+            &attributes, Int16(newSession | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK))
 
         let argv = arguments.map { strdup($0) } + [nil]
         let envp = environment.sorted { $0.key < $1.key }.map { strdup($0.key + "=" + $0.value) } + [nil]
@@ -174,7 +215,6 @@ public enum ChildProcess {
             let begun = ContinuousClock.now
             var captured: [UInt8] = []
             var tail: [UInt8] = []
-            var status: CInt?
             var forced: ChildResult.End?
             var stopped: StopReason?
             var killAt: ContinuousClock.Instant?
@@ -182,10 +222,9 @@ public enum ChildProcess {
 
             while true {
                 drain(&captured, &tail)
-                if status == nil { status = reap() }
                 // A grandchild that keeps the pipes open (a daemon started by a reload) does not keep us: once the child is
                 // gone, what is in the pipes now is all we wait for.
-                if status != nil { break }
+                if try hasEnded() { break }
                 if killAt == nil {
                     if let reason = stop.reason {
                         stopped = reason
@@ -205,9 +244,9 @@ public enum ChildProcess {
                 pause()
             }
             drain(&captured, &tail)
-            if stopped != nil || forced != nil { endGroup() }
+            if stopped != nil || forced != nil || options.endsGroup || options.isTethered { ProcessGroup.end(child) }
+            let raw = try reap()
             if let stopped { throw stopped }
-            let raw = status ?? 0
             let end: ChildResult.End =
                 forced
                 ?? (amorce_exited(raw) != 0
@@ -215,12 +254,22 @@ public enum ChildProcess {
             return ChildResult(end: end, output: captured, errors: tail)
         }
 
-        private func reap() -> CInt? {
+        /// Whether the child has ended. It stays a zombie, so that its number, which is its group's, cannot be given to
+        /// another process before the group is dealt with.
+        private func hasEnded() throws(HostError) -> Bool {
+            var information = siginfo_t()
+            let result = waitid(P_PID, id_t(child), &information, WEXITED | WNOHANG | WNOWAIT)
+            // ECHILD: somebody else took the status. How the program ended is not known, which is no success.
+            if result != 0 && errno != EINTR { throw HostError("waitid", "", errno: errno) }
+            return result == 0 && information.si_signo == SIGCHLD
+        }
+
+        private func reap() throws(HostError) -> CInt {
             var status: CInt = 0
-            let result = waitpid(child, &status, WNOHANG)
-            if result == child { return status }
-            // SIGCHLD ignored by whoever started amorce: the kernel reaped the child and its status is lost.
-            return result < 0 && errno == ECHILD ? 0 : nil
+            while waitpid(child, &status, 0) != child {
+                if errno != EINTR { throw HostError("waitpid", "", errno: errno) }
+            }
+            return status
         }
 
         /// Waits for output or 100 ms; a child that ends closes its pipes, which wakes this at once.
@@ -246,7 +295,9 @@ public enum ChildProcess {
 
         private func read(_ pipe: Pipe, _ take: (ArraySlice<UInt8>) -> Void) {
             var buffer = [UInt8](repeating: 0, count: 64 << 10)
-            while pipe.readEnd >= 0 {
+            // Bounded, or a program that writes faster than we read would keep its own timeout from being looked at. More than
+            // a pipe holds, so that nothing is left behind at the end.
+            for _ in 0..<32 where pipe.readEnd >= 0 {
                 var descriptor = pollfd(fd: pipe.readEnd, events: Int16(POLLIN), revents: 0)
                 guard poll(&descriptor, 1, 0) > 0 else { return }
                 let count = Glibc.read(pipe.readEnd, &buffer, buffer.count)
@@ -255,15 +306,6 @@ public enum ChildProcess {
                 } else if count == 0 || errno != EINTR {
                     pipe.closeReadEnd()
                 }
-            }
-        }
-
-        /// After a forced end: whoever is left in the group is killed, and the group is empty before this returns. Members
-        /// that are not our children are reaped by init; kill(2) answers ESRCH once none is left.
-        private func endGroup() {
-            for _ in 0..<200 {
-                if kill(-child, SIGKILL) != 0 && errno == ESRCH { return }
-                usleep(10_000)
             }
         }
     }

@@ -89,6 +89,19 @@ public enum Files {
         try makeDirectories(path, mode: mode)
     }
 
+    /// Makes the folders of `relative` below `root`, never leading through a symlink. Throws ENOTDIR where one is in the way.
+    public static func makeDirectoriesBeneath(_ root: String, _ relative: String) throws(HostError) {
+        var path = root
+        for part in relative.split(separator: "/") {
+            path += "/" + part
+            if let status = try status(path) {
+                if status.kind != .directory { throw HostError("mkdir", path, errno: ENOTDIR) }
+            } else {
+                try makeDirectories(path)
+            }
+        }
+    }
+
     /// One new directory; an existing name is an error.
     public static func makeNewDirectory(_ path: String, mode: UInt32) throws(HostError) {
         if mkdir(path, mode) != 0 || chmod(path, mode) != 0 { throw HostError("mkdir", path, errno: errno) }
@@ -138,6 +151,13 @@ public enum Files {
 
     public static func changeOwner(_ path: String, owner: UInt32, group: UInt32) throws(HostError) {
         if lchown(path, owner, group) != 0 { throw HostError("lchown", path, errno: errno) }
+    }
+
+    /// Every name of a tree, following no symlink.
+    public static func changeOwnerOfTree(_ path: String, owner: UInt32, group: UInt32) throws(HostError) {
+        try changeOwner(path, owner: owner, group: group)
+        guard try status(path)?.kind == .directory else { return }
+        for name in try names(in: path) { try changeOwnerOfTree(path + "/" + name, owner: owner, group: group) }
     }
 
     public static func changeMode(_ path: String, _ mode: UInt32) throws(HostError) {

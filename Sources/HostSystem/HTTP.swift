@@ -59,6 +59,21 @@ public struct HTTPResponse: Sendable {
     public var text: String { String(decoding: body, as: UTF8.self) }
 }
 
+/// Why no answer came, where a transport can tell. Whoever retries decides by it; any other error that is no `StopReason`
+/// counts as "no answer" all the same.
+public protocol HTTPTransportFailure: Error, CustomStringConvertible {
+    /// A limit of the request ran out: until the connection stood, or until the answer was whole.
+    var isTimeout: Bool { get }
+    /// Nobody listens at that address, or no route leads there.
+    var isRefused: Bool { get }
+    /// The answer is larger than `bodyLimit`: the next one will be too.
+    var isTooLarge: Bool { get }
+}
+
+extension HTTPTransportFailure {
+    public var isTooLarge: Bool { false }
+}
+
 /// Whoever carries a request to a server and its answer back. Redirects are not followed: whoever signed the request decides.
 /// Any status is an answer; only a missing answer throws (`HTTPFailure`, or `StopReason`). Blocking; safe from any thread.
 public protocol HTTPTransport: Sendable {

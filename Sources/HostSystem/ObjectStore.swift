@@ -29,8 +29,20 @@ public protocol ObjectStore: Sendable {
     func stat(key: String, stop: StopFlag) throws -> StoredObject?
     /// A small object whole, or nil where there is none. One larger than `limit` is an error.
     func read(key: String, limit: Int, stop: StopFlag) throws -> [UInt8]?
-    /// The bytes of exactly the pinned `object`, in order, resumed by itself after a break. Throws when the object was replaced
-    /// or removed meanwhile, or when its length is not what was promised.
-    func open(_ object: StoredObject, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler) throws
-        -> any ByteSource
+    /// The bytes of exactly the pinned `object` from `offset` to its end, in order, resumed by itself after a break. Throws
+    /// when the object was replaced or removed meanwhile, or when its length is not what was promised. All buffers of the
+    /// transfer together stay within `memory`.
+    func open(
+        _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+        progress: @escaping ProgressHandler
+    ) throws -> any ByteSource
+}
+
+extension ObjectStore {
+    /// The whole object.
+    public func open(
+        _ object: StoredObject, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+    ) throws -> any ByteSource {
+        try open(object, from: 0, memory: memory, stop: stop, progress: progress)
+    }
 }

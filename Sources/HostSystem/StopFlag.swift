@@ -22,10 +22,23 @@ public enum StopReason: Error, Sendable, Equatable, CustomStringConvertible {
 /// changes nothing.
 public final class StopFlag: Sendable {
     private let signal = Atomic<CInt>(0)
-    private let deadline: ContinuousClock.Instant?
+    private let begun = ContinuousClock.now
+    /// Nanoseconds after `begun`; negative for none.
+    private let limit = Atomic<Int64>(-1)
 
     public init(deadline: Duration? = nil) {
-        self.deadline = deadline.map { ContinuousClock.now.advanced(by: $0) }
+        if let deadline { limit(to: deadline) }
+    }
+
+    /// Sets the deadline, counted from the flag's creation: the settings that name it are read only after the run has begun.
+    public func limit(to duration: Duration) {
+        let nanoseconds = min(duration.inSeconds * 1e9, 9e18)
+        limit.store(Int64(nanoseconds), ordering: .sequentiallyConsistent)
+    }
+
+    private var deadline: ContinuousClock.Instant? {
+        let nanoseconds = limit.load(ordering: .sequentiallyConsistent)
+        return nanoseconds < 0 ? nil : begun.advanced(by: .nanoseconds(nanoseconds))
     }
 
     /// The first signal wins.

@@ -151,9 +151,7 @@ final class Console: Sendable {
     }
 
     private func closing(_ report: RunReport) -> [String] {
-        let took = Duration.seconds((report.ended ?? report.started) - report.started)
-        let total = report.steps.reduce(0) { $0 + $1.seconds }
-        let spoken = max(took, .milliseconds(Int64(total * 1000))).spoken
+        let spoken = Duration.milliseconds(Int64(report.seconds * 1000)).spoken
         let release = report.release.map { " release \($0)" } ?? ""
         switch report.outcome {
         case .running: return []
@@ -166,11 +164,32 @@ final class Console: Sendable {
             ]
         case .failed:
             guard let failure = report.failure else { return [style.bad("failed")] }
-            var lines = [style.bad("failed") + " at \(failure.step.rawValue): \(failure.attempted)", "  why:  \(failure.cause)"]
-            if let advice = failure.advice { lines.append("  next: \(advice)") }
-            lines.append(
-                report.previousRelease.map { "  now:  release \($0) serves as before" } ?? "  now:  nothing is served")
-            return lines
+            return lines(
+                step: failure.step, attempted: failure.attempted, cause: failure.cause, advice: failure.advice,
+                aftermath: report.aftermath)
+        }
+    }
+
+    private func lines(
+        step: StepName, attempted: String, cause: String, advice: String?, aftermath: String?
+    ) -> [String] {
+        var lines = [style.bad("failed") + " at \(step.rawValue): \(attempted)"]
+        // Many problems are one line each.
+        lines += cause.split(separator: "\n").enumerated().map { ($0.offset == 0 ? "  why:  " : "        ") + $0.element }
+        if let advice { lines.append("  next: \(advice)") }
+        if let aftermath { lines.append("  now:  \(aftermath)") }
+        return lines
+    }
+
+    /// A command that changes nothing has no run to report: its failure is shown alone.
+    func show(failure: BootFailure) {
+        switch options.format {
+        case .json: show(.failed(failure.step, .zero, failure))
+        case .text:
+            let text = lines(
+                step: failure.step, attempted: failure.attempted, cause: failure.cause, advice: failure.advice,
+                aftermath: failure.aftermath)
+            for line in text { put(line) }
         }
     }
 

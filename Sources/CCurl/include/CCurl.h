@@ -45,6 +45,9 @@ static inline CURLMcode amorce_curl_multi_set_long(CURLM *handle, CURLMoption op
     return curl_multi_setopt(handle, option, value);
 }
 
+// CURLVERSION_NOW is a macro for an enumerator.
+static inline const curl_version_info_data *amorce_curl_version_info(void) { return curl_version_info(CURLVERSION_NOW); }
+
 // CURLMsg.data is a union; Swift cannot name the member that CURLMSG_DONE fills.
 static inline CURLcode amorce_curl_message_result(const CURLMsg *message) { return message->data.result; }
 

@@ -13,6 +13,12 @@ extern const uint64_t amorce_resolve_beneath;
 extern const uint64_t amorce_resolve_no_symlinks;
 extern const uint64_t amorce_resolve_no_magiclinks;
 
+/// O_PATH: a descriptor that only names a place.
+extern const int amorce_path_only;
+
+/// Whether files made in the directory get their mode from a default ACL, in place of the umask; acl(5).
+int amorce_has_default_acl(int directory);
+
 /// open, openat and fcntl are variadic.
 int amorce_openat(int directory, const char *path, int flags, mode_t mode);
 int amorce_fcntl(int descriptor, int command, long argument);

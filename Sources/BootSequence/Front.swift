@@ -1,0 +1,184 @@
+internal import CloudPlatform
+internal import ConfigTemplates
+internal import HostSystem
+
+/// Opens stores with this instance's region and credentials.
+struct StoreAccess {
+    let layout: HostLayout
+    let environment: [String: String]
+    let identity: InstanceIdentity
+    let service: EC2Metadata?
+    let transport: any HTTPTransport
+    let log: Log
+
+    func store(_ location: StoreLocation, _ settings: BackupSettings?) throws -> any ObjectStore {
+        var options = StoreOptions(environment: environment)
+        options.region = settings?.region ?? environment["AWS_REGION"] ?? environment["AWS_DEFAULT_REGION"] ?? identity.region
+        options.endpoint = settings?.endpoint
+        options.isAnonymous = settings?.isAnonymous ?? false
+        if let settings {
+            options.connections = settings.connections
+            options.memory = settings.memory
+        }
+        let credentials = CredentialChain(
+            environment: environment, platform: identity.platform,
+            role: service.map { RoleCredentials(metadata: $0, log: log) }, log: log)
+        return try Stores.make(location, options: options, credentials: credentials, transport: transport, log: log)
+    }
+
+    /// A small text that the settings `include:`.
+    func fetch(_ address: String, stop: StopFlag) throws -> [UInt8] {
+        let location = try StoreLocation(parsing: address)
+        guard let bytes = try store(location, nil).read(key: location.key, limit: SettingsText.sizeLimit, stop: stop) else {
+            throw RestoreBackup.NotThere(location: location.description)
+        }
+        return bytes
+    }
+}
+
+/// A front as the settings describe it: everything that the steps after `settle` work with.
+struct Front {
+    let layout: HostLayout
+    let settings: Settings
+    let layers: [String]
+    let identity: InstanceIdentity
+    let version: String
+    let store: ReleaseStore
+    let services: ServiceControl
+    let proof: ProveRelease?
+    let announcers: [any Announcer]
+    /// Of the release's files; nil leaves them with whoever runs amorce.
+    let owner: (owner: UInt32, group: UInt32)?
+    let sharedOwner: (owner: UInt32, group: UInt32)?
+    private let access: StoreAccess
+    private let location: StoreLocation?
+
+    /// Who this instance is, and the stores as it may open them.
+    static func identify(
+        _ options: RunOptions, transport: any HTTPTransport, log: Log, stop: StopFlag
+    ) throws -> (data: InstanceData, access: StoreAccess) {
+        let environment = options.sources.environment
+        let order = SettleSettings(layout: options.layout) { _ in [] }.metadataSources(options.sources)
+        let (data, service) = try IdentifyInstance(
+            layout: options.layout, environment: environment, recorded: options.metadataFile, transport: transport, log: log
+        ).identify(order, stop: stop)
+        let access = StoreAccess(
+            layout: options.layout, environment: environment, identity: data.identity, service: service,
+            transport: transport, log: log)
+        return (data, access)
+    }
+
+    static func mergedSettings(
+        _ instance: InstanceData, options: RunOptions, access: StoreAccess, stop: StopFlag
+    ) throws -> SettledSettings {
+        var sources = options.sources
+        if let raw = instance.userData { sources.userData = try UserData.settings(in: raw) }
+        return try SettleSettings(layout: options.layout) { try access.fetch($0, stop: stop) }.settle(sources)
+    }
+
+    /// Settings and everything that follows from them; throws `SettingsProblems` with all that is wrong.
+    static func settle(
+        _ instance: InstanceData, options: RunOptions, access: StoreAccess, transport: any HTTPTransport, log: Log,
+        stop: StopFlag
+    ) throws -> Front {
+        let settled = try mergedSettings(instance, options: options, access: access, stop: stop)
+        return try Front(settled, instance, options: options, access: access, transport: transport, log: log)
+    }
+
+    private init(
+        _ settled: SettledSettings, _ instance: InstanceData, options: RunOptions, access: StoreAccess,
+        transport: any HTTPTransport, log: Log
+    ) throws {
+        let settings = settled.settings
+        let problems = ProblemList()
+        func origin(_ path: String) -> SettingsOrigin {
+            path.split(separator: ".").reduce(settled.tree as SettingsTree?) { $0?[String($1)] }?.origin
+                ?? SettingsOrigin("defaults")
+        }
+        func account(_ text: String?, _ key: String) -> (owner: UInt32, group: UInt32)? {
+            guard let text else { return nil }
+            guard let found = Accounts.resolve(text, layout: options.layout) else {
+                problems.add(origin(key), "`\(key)`: there is no user or group \(Printable.text(text, limit: 80))")
+                return nil
+            }
+            return found
+        }
+        layout = options.layout
+        self.settings = settings
+        layers = settled.layers
+        identity = instance.identity
+        version = options.version
+        self.access = access
+        owner = account(settings.owner, "owner") ?? (Host.isSuperuser ? (0, 0) : nil)
+        sharedOwner = account(settings.sharedOwner, "shared-owner")
+        store = ReleaseStore(layout: options.layout, app: settings.app)
+        services = ServiceControl(settings.services, log: log)
+        proof = settings.probe.map { ProveRelease($0, transport: transport) }
+        announcers = settings.announce.map { _ in HealthFileAnnouncer(layout: options.layout) }
+        var location: StoreLocation?
+        if let backup = settings.backup {
+            do {
+                location = try StoreLocation(parsing: backup.from)
+            } catch {
+                problems.add(origin("backup.from"), "`backup.from`: \(error)")
+            }
+        }
+        self.location = location
+        if !problems.problems.isEmpty { throw SettingsProblems(problems: problems.problems) }
+    }
+
+    var backupLocation: String { location?.description ?? "no backup" }
+
+    func restoreBackup(log: Log) throws -> RestoreBackup {
+        guard let backup = settings.backup, let location else { throw RestoreBackup.NotThere(location: "`backup.from`") }
+        return RestoreBackup(
+            settings: backup, location: location, store: try access.store(location, backup), owner: owner, log: log)
+    }
+
+    func syncDelta(_ delta: DeltaSettings, log: Log) -> SyncDelta {
+        SyncDelta(delta, app: settings.app, layout: layout, log: log)
+    }
+
+    /// Paths of the release that the delta must leave alone: what is shared, and what amorce renders.
+    var protectedPaths: [String] {
+        let rendered = (try? TemplateTree(layout: layout).items(sets: settings.templates)) ?? []
+        return settings.shared
+            + rendered.filter { $0.target.hasPrefix(TemplateTree.releaseFolder) }
+            .map { String($0.target.dropFirst(TemplateTree.releaseFolder.count)) }
+    }
+
+    func render(_ record: ReleaseRecord, log: Log) throws -> [RenderedFile] {
+        try RenderConfiguration(layout: layout, settings: settings, identity: identity, version: version, log: log)
+            .render(for: .init(identifier: record.identifier, token: record.token))
+    }
+
+    /// Whether host and release have exactly these files.
+    func isInPlace(_ files: [RenderedFile], of record: ReleaseRecord) throws -> Bool {
+        let change = ConfigurationSwitch(store: store)
+        guard Set(files.filter { $0.place == .host }.map(\.entry.path)) == Set(record.configuration.map(\.path)) else {
+            return false
+        }
+        return try files.allSatisfy { try change.isInPlace($0.entry) }
+    }
+
+    /// Writes the rendered files of the release into its directory, each in the place of what the backup had there.
+    func place(_ files: [RenderedFile], in directory: String) throws {
+        for file in files {
+            guard case .release(let path) = file.place else { continue }
+            let place = directory + "/" + path
+            try Files.makeDirectoriesBeneath(directory, Files.parent(of: path) ?? "")
+            switch file.entry.kind {
+            case .symlink: try Files.replaceSymlink(target: file.entry.target, at: place)
+            case .file:
+                try AtomicFile.write(
+                    file.bytes, to: place, mode: file.entry.mode, owner: Host.isSuperuser ? file.entry.owner : nil,
+                    group: Host.isSuperuser ? file.entry.group : nil)
+            }
+        }
+    }
+
+    func proofSummary(_ record: ReleaseRecord) -> String {
+        guard let probe = settings.probe else { return "no probe in the settings; the services have loaded it" }
+        return "\(HTTPRequest.withoutQuery(probe.url)) is served by release \(record.identifier)"
+    }
+}

@@ -1,0 +1,47 @@
+internal import HostSystem
+
+/// Finds the release to go back to, by record and never by date.
+struct Rollback {
+    enum Impossible: Error, CustomStringConvertible {
+        case nothingLive
+        case noPrevious(live: String)
+        case unknown(String, there: [String])
+        case notProved(String)
+        case alreadyLive(String)
+
+        var description: String {
+            switch self {
+            case .nothingLive: "no release is live"
+            case .noPrevious(let live): "release \(live) has no proved release before it"
+            case .unknown(let name, let there):
+                "there is no release \(Printable.text(name, limit: 60))" + (there.isEmpty ? "" : "; there are: " + there.joined(separator: ", "))
+            case .notProved(let name): "release \(name) was never proved"
+            case .alreadyLive(let name): "release \(name) is live already"
+            }
+        }
+    }
+
+    let store: ReleaseStore
+
+    func target(named name: String?) throws -> ReleaseRecord {
+        guard let live = try store.live() else { throw Impossible.nothingLive }
+        let records = try store.records()
+        let identifier: String
+        if let name {
+            identifier = name
+        } else {
+            guard let previous = records.first(where: { $0.identifier == live })?.previous else {
+                throw Impossible.noPrevious(live: live)
+            }
+            identifier = previous
+        }
+        guard let record = records.first(where: { $0.identifier == identifier }) else {
+            throw name == nil
+                ? Impossible.noPrevious(live: live)
+                : Impossible.unknown(identifier, there: records.filter { $0.state == .proved }.map(\.identifier))
+        }
+        if record.state != .proved { throw Impossible.notProved(identifier) }
+        if identifier == live { throw Impossible.alreadyLive(identifier) }
+        return record
+    }
+}

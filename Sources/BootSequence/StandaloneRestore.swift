@@ -1,0 +1,92 @@
+internal import CloudPlatform
+public import HostSystem
+
+/// One backup into one folder, outside of any front.
+public struct StandaloneRestore {
+    public struct Result: Sendable, Encodable {
+        public let key: String
+        public let sha256: String
+        public let files: Int
+        public let bytes: Int64
+        public let time: Int64?
+    }
+
+    struct NotEmpty: Error, CustomStringConvertible {
+        let path: String
+        var description: String { "\(Printable.text(path)) is not empty" }
+    }
+
+    private let options: RunOptions
+    private let transport: any HTTPTransport
+    private let stop: StopFlag
+    private let recorder: RunRecorder
+
+    public init(
+        options: RunOptions, transport: any HTTPTransport, stop: StopFlag, observer: @escaping @Sendable (RunEvent) -> Void
+    ) {
+        self.options = options
+        self.transport = transport
+        self.stop = stop
+        let report = RunReport(
+            version: options.version, command: "restore", run: "", process: Host.processIdentifier, bootIdentifier: "",
+            started: Host.now)
+        recorder = RunRecorder(report: report, layout: options.layout, keepsStatus: false, observer: observer)
+    }
+
+    /// Fills `directory`, which is new or empty; on failure it is left empty, or absent where it was.
+    public func restore(
+        _ backup: BackupSettings, into directory: String, owner: String?
+    ) throws(BootFailure) -> Result {
+        let restored = try recorder.step(
+            .restore, "restoring \(HTTPRequest.withoutQuery(backup.from)) to \(directory)",
+            summary: { (restored: ReleaseRecord.Backup) in
+                "\(Files.name(of: restored.key)): \(restored.files) files, \(ByteCount(restored.bytes)) in \(directory)"
+            }
+        ) {
+            try perform(backup, into: directory, owner: owner)
+        }
+        return Result(
+            key: restored.key, sha256: restored.sha256, files: restored.files, bytes: restored.bytes, time: restored.time)
+    }
+
+    private func perform(_ backup: BackupSettings, into directory: String, owner: String?) throws -> ReleaseRecord.Backup {
+        let location = try StoreLocation(parsing: backup.from)
+        var account: (owner: UInt32, group: UInt32)?
+        if let owner {
+            guard let found = Accounts.resolve(owner, layout: options.layout) else {
+                throw BootFailure(
+                    .restore, "finding the owner", cause: "there is no user or group \(Printable.text(owner))", status: .usage)
+            }
+            account = found
+        }
+        if try !Files.names(in: directory).isEmpty { throw NotEmpty(path: directory) }
+        // Built aside and renamed: a killed restore leaves no folder that looks whole.
+        let staging = directory + ".amorce-new"
+        try Files.removeTree(staging)
+        try Files.makeNewDirectory(staging, mode: 0o700)
+        do {
+            let store = try access(location, backup).store(location, backup)
+            let step = RestoreBackup(settings: backup, location: location, store: store, owner: account, log: recorder.log)
+            let restored = try step.restore(into: staging, stop: stop, progress: recorder.progress(of: .restore))
+            try Files.changeMode(staging, 0o755)
+            // Over an empty directory rename(2) works; an absent one it creates.
+            try Files.rename(staging, to: directory)
+            if let parent = Files.parent(of: directory) { try Files.synchronizeDirectory(parent) }
+            return restored
+        } catch {
+            try? Files.removeTree(staging)
+            throw error
+        }
+    }
+
+    /// Only a bucket may need to know who this instance is: for its region and its role.
+    private func access(_ location: StoreLocation, _ backup: BackupSettings) throws -> StoreAccess {
+        let environment = options.sources.environment
+        if location.scheme == .s3, !backup.isAnonymous, environment["AWS_ACCESS_KEY_ID"] == nil {
+            return try Front.identify(options, transport: transport, log: recorder.log, stop: stop).1
+        }
+        return StoreAccess(
+            layout: options.layout, environment: environment,
+            identity: InstanceIdentity(platform: .none, id: ""), service: nil, transport: transport, log: recorder.log)
+    }
+}

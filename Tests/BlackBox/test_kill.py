@@ -1,0 +1,182 @@
+"""SIGKILL at every rename and at random instants of a boot and of a re-sync: nothing but whole pages is ever served, and the
+next run ends where an undisturbed one does."""
+
+import random
+import re
+import threading
+import time
+
+import pytest
+
+from scratch_front import ScratchFront
+
+ROUNDS = 110
+PAGE = re.compile(r"^page (\d+) (\d+)\n$")
+
+
+class Visitor:
+    """Asks for the page again and again; keeps every answer that is not a whole page of one version."""
+
+    def __init__(self, front):
+        self.front = front
+        self.wrong = []
+        self.answers = 0
+        self.isServing = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self):
+        while not self._end.is_set():
+            try:
+                answer = self.front.fetch()
+            except OSError as error:
+                answer = (0, str(error))
+            if answer is None:
+                # Nobody listens: right before the first release, wrong ever after.
+                if self.isServing:
+                    self.wrong.append("refused")
+            else:
+                status, body = answer
+                match = PAGE.match(body)
+                if status == 200 and match and match[1] == match[2]:
+                    self.isServing = True
+                    self.answers += 1
+                elif self.isServing or status == 200:
+                    self.wrong.append(answer)
+            time.sleep(0.01)
+
+    def stop(self):
+        self._end.set()
+        self._thread.join()
+
+
+def state(front):
+    """What a run ends in: the live tree, the configuration and the page, free of names and times that differ by run."""
+    tree = front.live_tree()
+    for name, value in tree.items():
+        if value[0] == "file" and name == "environment.ini":
+            tree[name] = value[:3]
+    config = {}
+    for place in ["etc/apache2/sites-available", "etc/php/8.2/fpm/pool.d"]:
+        for path in sorted((front.root / place).rglob("*")):
+            text = path.read_text().replace(str(front.base), "BASE").replace(front.live, "RELEASE")
+            config[path.name] = re.sub(r"\b[0-9a-f]{32}\b", "TOKEN", text.replace(str(front.port), "PORT"))
+    leftovers = [str(path.relative_to(front.root)) for path in front.root.rglob("*.amorce-new")]
+    return tree, config, front.fetch(), leftovers, (front.root / "var/lib/amorce/switch.json").exists()
+
+
+def kill_by_strace(front, command, call, number):
+    """Runs `command` and kills it at the `number`th of `call`; says whether it got that far."""
+    done = front.run(command, wrapper=[
+        "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"])
+    return done.status != 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    front = ScratchFront(tmp_path_factory.mktemp("undisturbed"))
+    assert front.boot().status == 0
+    boot = state(front)
+    front.publish("2")
+    assert front.sync().status == 0
+    sync = state(front)
+    front.stop()
+    return boot, sync
+
+
+CALLS = "rename,renameat,renameat2"
+
+
+def test_killed_at_every_rename_of_a_boot(tmp_path, undisturbed):
+    number = 1
+    while True:
+        front = ScratchFront(tmp_path.joinpath(str(number)) if tmp_path.joinpath(str(number)).mkdir() is None else None)
+        visitor = Visitor(front)
+        try:
+            wasKilled = kill_by_strace(front, "boot", CALLS, number)
+            if wasKilled:
+                done = front.boot()
+                assert done.status == 0, (number, done)
+            visitor.stop()
+            assert visitor.wrong == [], number
+            assert state(front) == undisturbed[0], number
+        finally:
+            visitor.stop()
+            front.stop()
+        if not wasKilled:
+            break
+        number += 1
+    assert number > 10
+
+
+def test_killed_at_every_rename_of_a_sync(tmp_path, undisturbed):
+    front = ScratchFront(tmp_path)
+    assert front.boot().status == 0
+    visitor = Visitor(front)
+    try:
+        number, version, kills = 1, 2, 0
+        while True:
+            front.publish(str(version))
+            wasKilled = kill_by_strace(front, "sync", CALLS, number)
+            assert front.fetch()[1] in (f"page {version - 1} {version - 1}\n", f"page {version} {version}\n")
+            if not wasKilled:
+                break
+            kills += 1
+            done = front.sync()
+            assert done.status == 0, (number, done)
+            assert front.fetch() == (200, f"page {version} {version}\n"), number
+            assert_like_the_orchestrator(front)
+            number += 1
+            version += 1
+        assert kills > 10
+        visitor.stop()
+        assert visitor.wrong == []
+    finally:
+        visitor.stop()
+        front.stop()
+
+
+def assert_like_the_orchestrator(front):
+    from scratch_front import tree
+
+    live = front.live_tree()
+    live.pop("environment.ini")
+    expected = tree(front.orchestrator)
+    expected.pop(".amorce-site")
+    assert live == expected
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_at_random_instants(tmp_path, undisturbed, seed):
+    chance = random.Random(seed)
+    front = ScratchFront(tmp_path)
+    begun = time.monotonic()
+    assert front.boot().status == 0
+    front.publish("2")
+    length = time.monotonic() - begun
+    visitor = Visitor(front)
+    version, kills = 2, 0
+    try:
+        for attempt in range(ROUNDS):
+            process = front.start("sync")
+            time.sleep(chance.uniform(0, length * 1.2))
+            process.kill()
+            process.communicate()
+            kills += process.returncode == -9
+            assert front.fetch()[0] == 200
+            # Every few kills one run may end; the next is killed on top of what the last one left.
+            if attempt % 4 == 3:
+                done = front.sync()
+                assert done.status == 0, (attempt, done)
+                assert front.fetch() == (200, f"page {version} {version}\n")
+                assert_like_the_orchestrator(front)
+                version += 1
+                front.publish(str(version))
+        visitor.stop()
+        assert visitor.wrong == []
+        assert kills > ROUNDS // 2
+        assert visitor.answers > ROUNDS
+    finally:
+        visitor.stop()
+        front.stop()
