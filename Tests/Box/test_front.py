@@ -13,7 +13,6 @@ import pytest
 
 import application
 import bucket
-import orchestrator
 import settings
 from front import amorce_binary, edition_of
 from load import Load
@@ -34,8 +33,7 @@ def new_front(box, name, image=None, user_data=None, **metadata):
     metadata.setdefault("tokens_required", False)
     front = box.front(name, user_data=user_data or settings.user_data(), **metadata)
     front.use_ec2()
-    front.install_amorce(image or settings.image())
-    front.write(settings.RSYNC_PASSWORD, orchestrator.PASSWORD + "\n", mode=0o600)
+    front.install_amorce(image or settings.image(), settings.FILES)
     return front
 
 
@@ -255,7 +253,7 @@ def test_a_wrong_database_password_never_goes_live(box, front):
         finally:
             front.metadata.user_data = right
         assert done.returncode == 1, done.stderr
-        # The old release serves all the time: no visitor is the first to learn that the new one does not work.
+        # No visitor is the first to learn that the new release does not work.
         assert load.lost == []
     done = front.amorce("sync")
     assert done.returncode == 0, done.stderr
@@ -362,8 +360,7 @@ def test_a_front_boots_from_a_seed_where_there_is_no_metadata_service(box):
     front.host.hide(METADATA)
     front.use_seed(settings.environment(), "i-seeded")
     image = settings.image().replace("  newest-within:", f"  region: {bucket.REGION}\n  newest-within:")
-    front.install_amorce(image)
-    front.write(settings.RSYNC_PASSWORD, orchestrator.PASSWORD + "\n", mode=0o600)
+    front.install_amorce(image, settings.FILES)
     key, secret, _ = box.bucket.keys
     front.write("/etc/default/amorce", f"AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n", mode=0o600)
     front.power_on()

@@ -9,7 +9,7 @@ import yaml
 from front import REPOSITORY
 from programs import run
 
-UNITS = ("amorce-boot.service", "amorce-sync.service")
+UNITS = ("amorce-recover.service", "amorce-boot.service", "amorce-sync.service")
 EXAMPLES = REPOSITORY / "cloud-init/examples"
 
 # Does from inside the unit all that amorce does and a unit can forbid or deadlock.
@@ -60,7 +60,7 @@ def test_systemd_finds_no_fault(front, unit):
 
 
 def test_a_misspelt_unit_would_have_been_found(front):
-    text = (REPOSITORY / "cloud-init" / UNITS[0]).read_text().replace("RemainAfterExit", "RemainAfterExits")
+    text = (REPOSITORY / "cloud-init" / "amorce-boot.service").read_text().replace("RemainAfterExit", "RemainAfterExits")
     front.write("/etc/systemd/system/wrong.service", text)
     done = front.execute("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/wrong.service")
     front.path("/etc/systemd/system/wrong.service").unlink()
