@@ -48,10 +48,13 @@ def shipped_layer(folder):
 
 
 class Front(Instance):
-    def install_amorce(self, settings):
-        """The settings of the image, and the unit switched on."""
+    def install_amorce(self, settings, secrets=None):
+        """The settings of the image, the files with its secrets, and the units switched on."""
         self.write("/etc/amorce/amorce.yaml", settings, mode=0o600)
-        self.enable("amorce-boot.service")
+        for path, text in (secrets or {}).items():
+            self.write(path, text, mode=0o600)
+        for unit in ("amorce-boot.service", "amorce-recover.service"):
+            self.enable(unit)
 
     def use_ec2(self):
         """cloud-init takes everything from the metadata service."""

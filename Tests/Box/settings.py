@@ -11,6 +11,12 @@ import orchestrator
 from box import BUCKET_NAME, DATABASE_NAME, ORCHESTRATOR_NAME
 
 RSYNC_PASSWORD = "/etc/amorce/rsync.password"
+SALT = "/etc/amorce/wordpress.salt"
+# The secrets the image holds, each in its file.
+FILES = {
+    RSYNC_PASSWORD: orchestrator.PASSWORD + "\n",
+    SALT: "MADE-UP-SECRET-salt-of-more-than-32-characters\n",
+}
 
 
 def image(endpoint=f"http://{BUCKET_NAME}:{bucket.PORT}"):
@@ -36,6 +42,8 @@ probe:
   expect: 200
   contains: "{application.TITLE}"
   timeout: 10s
+values:
+  wordpress: {{ home: "http://{application.HOST_NAME}", salt: {{ secret: "file:{SALT}" }} }}
 announce: [ health-file ]
 keep: 3
 deadline: 2m

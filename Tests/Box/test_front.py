@@ -13,7 +13,6 @@ import pytest
 
 import application
 import bucket
-import orchestrator
 import settings
 from front import amorce_binary, edition_of
 from load import Load
@@ -34,8 +33,7 @@ def new_front(box, name, image=None, user_data=None, **metadata):
     metadata.setdefault("tokens_required", False)
     front = box.front(name, user_data=user_data or settings.user_data(), **metadata)
     front.use_ec2()
-    front.install_amorce(image or settings.image())
-    front.write(settings.RSYNC_PASSWORD, orchestrator.PASSWORD + "\n", mode=0o600)
+    front.install_amorce(image or settings.image(), settings.FILES)
     return front
 
 
@@ -118,7 +116,9 @@ def test_everything_on_the_front_is_well(front):
 
 
 def test_amorce_always_shows_a_token(box, front):
-    calls = [call for call in box.metadata.calls_of(front.host.address) if not call.agent.startswith("Cloud-Init")]
+    # cloud-init names itself in some of its calls and its HTTP library in the others.
+    calls = [call for call in box.metadata.calls_of(front.host.address)
+             if not call.agent.startswith(("Cloud-Init", "python-requests"))]
     assert any(call.path == TOKEN_PATH and call.method == "PUT" for call in calls)
     assert any("iam/security-credentials/" in call.path for call in calls)
     assert [call for call in calls if call.method != "PUT" and not call.had_token] == []
@@ -243,36 +243,50 @@ def test_a_broken_template_never_goes_live(box, front, what):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_wrong_database_password_never_goes_live(box, front):
+@contextmanager
+def wrong_database_password(box, front):
     right = front.metadata.user_data
+    front.metadata.user_data = settings.user_data(password=f"{MARK} that is wrong")
+    try:
+        yield
+    finally:
+        front.metadata.user_data = right
+
+
+@contextmanager
+def page_that_does_not_work(box, front):
+    page = box.orchestrator.tree / application.THEME / "index.php"
+    text = page.read_text()
+    page.write_text("<?php throw new Exception('not ready for visitors');\n")
+    try:
+        yield
+    finally:
+        page.write_text(text)
+
+
+UNPROVED = pytest.mark.parametrize("fault", [wrong_database_password, page_that_does_not_work], ids=lambda f: f.__name__)
+
+
+@UNPROVED
+def test_what_does_not_prove_itself_is_not_what_serves(box, front, fault):
     with as_it_was(front):
-        front.metadata.user_data = settings.user_data(password=f"{MARK} that is wrong")
-        try:
-            with Load(front, box.visitor) as load:
-                done = front.amorce("sync")
-        finally:
-            front.metadata.user_data = right
+        with fault(box, front):
+            done = front.amorce("sync")
         assert done.returncode == 1, done.stderr
-        # The old release serves all the time: no visitor is the first to learn that the new one does not work.
-        assert load.lost == []
+        assert "prove" in done.stderr
+        # It serves what it served, and that was proved: no reason to take the front out of service.
+        assert front.health() == 200
     done = front.amorce("sync")
     assert done.returncode == 0, done.stderr
 
 
-def test_a_page_that_does_not_work_in_the_delta_never_goes_live(box, front):
-    theme = box.orchestrator.tree / application.THEME / "index.php"
-    text = theme.read_text()
-    with as_it_was(front):
-        theme.write_text("<?php throw new Exception('not ready for visitors');\n")
-        try:
-            with Load(front, box.visitor) as load:
-                done = front.amorce("sync")
-        finally:
-            theme.write_text(text)
+@UNPROVED
+def test_no_visitor_is_the_first_to_see_what_does_not_work(box, front, fault):
+    with as_it_was(front), Load(front, box.visitor) as load:
+        with fault(box, front):
+            done = front.amorce("sync")
         assert done.returncode == 1, done.stderr
-        assert load.lost == []
-    done = front.amorce("sync")
-    assert done.returncode == 0, done.stderr
+    assert load.lost == []
 
 
 def test_a_plan_changes_nothing_and_tells_what_would_change(box, front):
@@ -360,8 +374,7 @@ def test_a_front_boots_from_a_seed_where_there_is_no_metadata_service(box):
     front.host.hide(METADATA)
     front.use_seed(settings.environment(), "i-seeded")
     image = settings.image().replace("  newest-within:", f"  region: {bucket.REGION}\n  newest-within:")
-    front.install_amorce(image)
-    front.write(settings.RSYNC_PASSWORD, orchestrator.PASSWORD + "\n", mode=0o600)
+    front.install_amorce(image, settings.FILES)
     key, secret, _ = box.bucket.keys
     front.write("/etc/default/amorce", f"AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n", mode=0o600)
     front.power_on()
@@ -397,7 +410,6 @@ def test_no_secret_is_in_an_argument_list(box, front):
 def test_no_command_prints_a_secret(front, arguments):
     done = front.amorce(*arguments)
     assert done.returncode == 0, done.stderr
-    assert done.stdout + done.stderr
     assert MARK not in done.stdout + done.stderr
 
 

@@ -35,6 +35,7 @@ def front(box):
     (site / "index.html").unlink(missing_ok=True)
     front.write("/var/www/html/wp-config.php", CONFIGURATION.format(
         name=php(database.NAME), user=php(database.USER), password=php(database.PASSWORD), host=php(DATABASE_NAME)))
+    run("chroot", front.root, "a2enmod", "--quiet", "proxy_fcgi")
     run("chroot", front.root, "a2enconf", "--quiet", "php8.2-fpm")
     front.power_on()
     front.wait_for_system()

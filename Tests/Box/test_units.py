@@ -9,7 +9,7 @@ import yaml
 from front import REPOSITORY
 from programs import run
 
-UNITS = ("amorce-boot.service", "amorce-sync.service")
+UNITS = ("amorce-recover.service", "amorce-boot.service", "amorce-sync.service")
 EXAMPLES = REPOSITORY / "cloud-init/examples"
 
 # Does from inside the unit all that amorce does and a unit can forbid or deadlock.
@@ -60,7 +60,7 @@ def test_systemd_finds_no_fault(front, unit):
 
 
 def test_a_misspelt_unit_would_have_been_found(front):
-    text = (REPOSITORY / "cloud-init" / UNITS[0]).read_text().replace("RemainAfterExit", "RemainAfterExits")
+    text = (REPOSITORY / "cloud-init" / "amorce-boot.service").read_text().replace("RemainAfterExit", "RemainAfterExits")
     front.write("/etc/systemd/system/wrong.service", text)
     done = front.execute("systemd-analyze", "verify", "--man=no", "/etc/systemd/system/wrong.service")
     front.path("/etc/systemd/system/wrong.service").unlink()
@@ -71,6 +71,8 @@ def test_the_boot_unit_reloads_services_without_waiting_for_itself(front):
     assert front.run("systemctl", "is-active", "amorce-boot", "apache2", "php8.2-fpm").split() == ["active"] * 3
     console = front.console.read_text(errors="replace")
     assert "stand-in: the settings are here" in console and "stand-in: done" in console
+    # The unit sees the boot that everyone else sees: the health file is bound to it.
+    assert front.run("cat", "/run/amorce/ready") == front.run("cat", "/proc/sys/kernel/random/boot_id")
     # cloud-init's last stage, and with it `cloud-init status --wait`, comes after amorce.
     assert front.run("cloud-init", "status", "--wait").strip() == "status: done"
     assert front.run("cat", "/run/seen-by-runcmd").strip() == "active"
