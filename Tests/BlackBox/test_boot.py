@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from scratch_front import tree
+from scratch_front import Run, tree
 
 MARK = "MADE-UP-SECRET"
 
@@ -261,30 +261,54 @@ def test_two_runs_at_once_do_no_harm(front):
 
 
 @pytest.mark.parametrize("how, status", [("deadline", 124), ("term", 143), ("int", 130)])
-def test_a_run_that_must_end_leaves_what_was(front, how, status):
+def test_a_run_that_must_end_before_the_switch_leaves_what_was(front, how, status):
     booted(front)
     before = front.live, rendered_config(front)
     front.publish("2")
-    # A reload that never ends: the switch has begun and must be taken back.
-    services = front.services()
-    services[1]["reload"] = ["sh", "-c", "sleep 987654"]
-    services[1]["start"] = ["true"]
-    front.write_settings(services=services)
-    process = front.start("sync", *(["--deadline", "3s"] if how == "deadline" else []))
+    front.write_settings(services=front.services() + [{"name": "slow", "reload": ["true"], "check": ["sleep", "98765"]}])
+    process = front.start("sync", *(["--deadline", "2s"] if how == "deadline" else []))
     if how != "deadline":
         time.sleep(2)
         os.kill(process.pid, 15 if how == "term" else 2)
-    # Taking it back runs the same endless reload, within its own minute: it cannot succeed, and says so.
-    stdout, messages = process.communicate(timeout=180)
-    assert process.returncode == status, messages
-    assert "uncertain" in messages
-    assert subprocess.run(["pgrep", "-f", "sleep 987654"], capture_output=True).stdout == b""
-    assert front.fetch()[1] == "page 1 1\n"
-    assert rendered_config(front) == before[1]
-    # The next run finds the journal and ends what could not be ended.
+    output, messages = process.communicate(timeout=60)
+    assert_unchanged(front, before, Run(process, output, messages), status)
+    assert subprocess.run(["pgrep", "-f", "sleep 98765"], capture_output=True).stdout == b""
+    assert front.releases == [before[0]]
+
+
+def test_a_run_that_must_end_during_the_switch_takes_it_back(front):
+    booted(front)
+    before = front.live, rendered_config(front)
+    front.publish("2")
+    # Loads the new configuration and then hangs, the first time; taken back it does what it should.
+    services = front.services()
+    flag = front.base / "hung"
+    services[1]["reload"] = ["sh", "-c", f"\"$@\"; test -e {flag} || {{ touch {flag}; sleep 98766; }}", "sh"] + services[1]["start"][:-1] + ["graceful"]
+    front.write_settings(services=services)
+    process = front.start("sync")
+    while not flag.exists():
+        time.sleep(0.05)
+    os.kill(process.pid, 15)
+    output, messages = process.communicate(timeout=60)
+    assert_unchanged(front, before, Run(process, output, messages), 143)
+    assert subprocess.run(["pgrep", "-f", "sleep 98766"], capture_output=True).stdout == b""
+
+
+def test_what_cannot_be_taken_back_is_said_and_ended_by_the_next_run(front):
+    booted(front)
+    before = front.live, rendered_config(front)
+    front.publish("2")
+    services = front.services()
+    services[1]["reload"] = services[1]["start"] = ["false"]
+    front.write_settings(services=services)
+    done = front.sync()
+    assert done.status == 1 and "uncertain" in done.messages, done
+    assert rendered_config(front) == before[1] and front.live == before[0]
+    assert front.fetch() == (200, "page 1 1\n")
     front.write_settings(services=front.services())
     done = front.sync()
-    assert done.status == 0 and front.fetch() == (200, "page 2 2\n"), done
+    assert done.status == 0 and "was cut off" in done.messages, done
+    assert front.fetch() == (200, "page 2 2\n")
 
 
 def test_no_secret_is_ever_said(front):

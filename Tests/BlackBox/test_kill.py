@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from scratch_front import ScratchFront
+from scratch_front import tree
 
 ROUNDS = 110
 PAGE = re.compile(r"^page (\d+) (\d+)\n$")
@@ -73,25 +73,22 @@ def kill_by_strace(front, command, call, number):
     return done.status != 0
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    front = ScratchFront(tmp_path_factory.mktemp("undisturbed"))
+@pytest.fixture
+def undisturbed(make_front):
+    front = make_front()
     assert front.boot().status == 0
     boot = state(front)
-    front.publish("2")
-    assert front.sync().status == 0
-    sync = state(front)
     front.stop()
-    return boot, sync
+    return boot
 
 
 CALLS = "rename,renameat,renameat2"
 
 
-def test_killed_at_every_rename_of_a_boot(tmp_path, undisturbed):
+def test_killed_at_every_rename_of_a_boot(make_front, undisturbed):
     number = 1
     while True:
-        front = ScratchFront(tmp_path.joinpath(str(number)) if tmp_path.joinpath(str(number)).mkdir() is None else None)
+        front = make_front()
         visitor = Visitor(front)
         try:
             wasKilled = kill_by_strace(front, "boot", CALLS, number)
@@ -100,7 +97,7 @@ def test_killed_at_every_rename_of_a_boot(tmp_path, undisturbed):
                 assert done.status == 0, (number, done)
             visitor.stop()
             assert visitor.wrong == [], number
-            assert state(front) == undisturbed[0], number
+            assert state(front) == undisturbed, number
         finally:
             visitor.stop()
             front.stop()
@@ -110,8 +107,7 @@ def test_killed_at_every_rename_of_a_boot(tmp_path, undisturbed):
     assert number > 10
 
 
-def test_killed_at_every_rename_of_a_sync(tmp_path, undisturbed):
-    front = ScratchFront(tmp_path)
+def test_killed_at_every_rename_of_a_sync(front):
     assert front.boot().status == 0
     visitor = Visitor(front)
     try:
@@ -138,8 +134,6 @@ def test_killed_at_every_rename_of_a_sync(tmp_path, undisturbed):
 
 
 def assert_like_the_orchestrator(front):
-    from scratch_front import tree
-
     live = front.live_tree()
     live.pop("environment.ini")
     expected = tree(front.orchestrator)
@@ -147,10 +141,8 @@ def assert_like_the_orchestrator(front):
     assert live == expected
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_killed_at_random_instants(tmp_path, undisturbed, seed):
-    chance = random.Random(seed)
-    front = ScratchFront(tmp_path)
+def test_killed_at_random_instants(front):
+    chance = random.Random(1)
     begun = time.monotonic()
     assert front.boot().status == 0
     front.publish("2")
