@@ -102,6 +102,16 @@ public struct BootSequence {
         }
         // Ready before, and what was proved then is live again: a failed attempt takes no front out of service.
         let serving = isUncertain || before?.release != live ? nil : before
+        // A release that never was live is of no use to anybody, and takes room.
+        if let app = recorder.report.app {
+            let store = ReleaseStore(layout: layout, app: app)
+            do {
+                _ = try store.removeUnfinished()
+                for record in try store.records() where record.state == .complete { try store.remove(record.identifier) }
+            } catch {
+                log.warning("the unfinished release cannot be removed: \(error)")
+            }
+        }
         do {
             try HealthFileAnnouncer(layout: layout).announce(.failed(recorder.report, serving: serving), stop: StopFlag())
         } catch {
@@ -264,7 +274,7 @@ public struct BootSequence {
         }
         var record: ReleaseRecord = try inStep(.restore, "naming the release") { try newRecord(front, base: nil) }
         let directory = layout.release(front.settings.app, record.identifier)
-        let restored = try recorder.step(
+        var restored = try recorder.step(
             .restore, "restoring \(front.backupLocation)",
             summary: { (restored: ReleaseRecord.Backup) in
                 "\(Files.name(of: restored.key)): \(restored.files) files, \(ByteCount(restored.bytes))"
@@ -292,8 +302,20 @@ public struct BootSequence {
                     into: directory, protecting: front.protectedPaths, owner: front.owner, stop: stop,
                     progress: recorder.progress(of: .sync))
                 return DeltaOutcome.brought(plan)
-            } catch let failure as RsyncFailure where failure.isUnreachable && settings.whenUnreachable == .serveBackup {
-                return .unreachable(failure, served: restored.time.map { "the backup, \(Self.age($0)) old" } ?? "the backup")
+            } catch let failure as RsyncFailure
+                where failure.cause.isUnreachable && settings.whenUnreachable == .serveBackup
+            {
+                if failure.isIncomplete {
+                    // Half of the delta is in the directory: what the backup held is restored once more.
+                    log.warning("\(failure); the backup is restored again, without the delta")
+                    try Files.removeTree(directory)
+                    try Files.makeNewDirectory(directory, mode: 0o700)
+                    restored = try front.restoreBackup(log: log).restore(
+                        into: directory, stop: stop, progress: recorder.progress(of: .sync))
+                    (record.backup, record.dataTime) = (restored, restored.time)
+                }
+                return .unreachable(
+                    failure.cause, served: restored.time.map { "the backup, \(Self.age($0)) old" } ?? "the backup")
             }
         }
         note(degraded, in: &record, from: settings.from)
@@ -334,10 +356,11 @@ public struct BootSequence {
                         into: layout.release(front.settings.app, draft.record.identifier), protecting: front.protectedPaths,
                         owner: front.owner, stop: stop, progress: recorder.progress(of: .sync)))
             } catch let failure as RsyncFailure
-                where failure.isUnreachable && isBoot && settings.whenUnreachable == .serveBackup
+                where failure.cause.isUnreachable && isBoot && settings.whenUnreachable == .serveBackup
             {
+                if !draft.isLive { try front.store.remove(draft.record.identifier) }
                 draft = Draft(record: live, isLive: true)
-                return .unreachable(failure, served: "release \(live.identifier)" + (live.dataTime.map { ", \(Self.age($0)) old" } ?? ""))
+                return .unreachable(failure.cause, served: "release \(live.identifier)" + (live.dataTime.map { ", \(Self.age($0)) old" } ?? ""))
             }
         }
         note(outcome, in: &draft.record, from: settings.from)
@@ -435,8 +458,8 @@ public struct BootSequence {
     }
 
     private func check(_ draft: Draft, _ record: ReleaseRecord, _ front: Front) throws(BootFailure) {
-        _ = try recorder.step(
-            .check, "checking the configuration as a whole", summary: { (count: Int) in "\(count) checks passed" }
+        try recorder.step(
+            .check, "checking the configuration as a whole", summary: { (words: String) in words }
         ) {
             let live = try front.store.live().flatMap { try front.store.record($0) }
             let paths = Set(record.configuration.map(\.path))
@@ -444,7 +467,8 @@ public struct BootSequence {
                 .map { layout.path($0.entry.path) }
             return try CheckConfiguration(layout: layout, services: front.settings.services, stop: stop, log: log).check(
                 files: draft.files.filter { $0.place == .host },
-                removed: (live?.configuration ?? []).map(\.path).filter { !paths.contains($0) }, scripts: scripts)
+                removed: (live?.configuration ?? []).map(\.path).filter { !paths.contains($0) }, scripts: scripts,
+                rehearsal: live == nil ? nil : front.rehearsal(of: record))
         }
     }
 

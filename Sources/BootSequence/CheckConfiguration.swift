@@ -19,8 +19,11 @@ struct CheckConfiguration {
     ///   - files: what will be live, with bytes.
     ///   - removed: paths that will be gone.
     ///   - scripts: rendered PHP files inside the release.
-    /// - Returns: how many checks were run.
-    func check(files: [RenderedFile], removed: [String], scripts: [String]) throws -> Int {
+    ///   - rehearsal: what the site must answer from the staged configuration; nil for no rehearsal.
+    /// - Returns: what was checked, in words.
+    func check(
+        files: [RenderedFile], removed: [String], scripts: [String], rehearsal: Rehearsal.Request?
+    ) throws -> String {
         let staging = layout.runtime + "/staged"
         try Files.removeTree(staging)
         defer { try? Files.removeTree(staging) }
@@ -31,8 +34,46 @@ struct CheckConfiguration {
         let rendered = files.filter { $0.entry.kind == .file && $0.entry.path.hasSuffix(".php") }
             .map { layout.path($0.entry.path) }
         commands += (rendered + scripts).map { ["php", "-l", $0] }
-        for command in commands { try run(command, tops: tops, removed: removed, staging: staging) }
-        return commands.count
+        for command in commands {
+            let result = try run(command, View(tops: tops, removed: removed, staging: staging))
+            guard result.isSuccess else {
+                throw Complaint(
+                    command: command, explanation: result.explanation.replacing(staging + "/upper", with: ""))
+            }
+        }
+        let checked = "\(commands.count) checks passed"
+        guard let rehearsal else { return checked }
+        return checked + ", " + (try rehearse(rehearsal, View(tops: tops, removed: removed, staging: staging)))
+    }
+
+    /// Serves the staged configuration where nobody but amorce can ask, and asks. Only an answer that is certainly wrong
+    /// refuses it; where the rehearsal itself is not possible, the proof after the switch decides alone.
+    private func rehearse(_ request: Rehearsal.Request, _ view: View) throws -> String {
+        var view = view
+        view.privateFolders = request.programs.flatMap(\.privateFolders).map(layout.path).filter { Files.exists($0) }
+        let file = view.staging + "/rehearsal.json"
+        try AtomicFile.write(try RunRecorder.encode(request), to: file, mode: 0o600)
+        guard let own = Files.linkTarget("/proc/self/exe") else { return "no rehearsal: /proc is not mounted" }
+        let result = try run([own, "rehearse", file], view, patience: request.probe.timeout + .seconds(20))
+        guard result.isSuccess, let verdict = try? RunRecorder.decode(Rehearsal.Verdict.self, from: result.output) else {
+            log.notice("no rehearsal was possible: \(result.explanation)")
+            return "no rehearsal"
+        }
+        switch verdict {
+        case .passed: return "the site answers in a rehearsal"
+        case .refused(let explanation, let advice): throw Rehearsal.Refused(explanation: explanation, advice: advice)
+        case .impossible(let reason):
+            log.notice("no rehearsal was possible: \(reason)")
+            return "no rehearsal"
+        }
+    }
+
+    /// How the host looks to a check: with the staged files in place, and some folders of its own.
+    private struct View {
+        let tops: [String]
+        let removed: [String]
+        let staging: String
+        var privateFolders: [String] = []
     }
 
     /// Lays the files out below `upper/`; returns the top-level folders touched.
@@ -84,29 +125,33 @@ struct CheckConfiguration {
             shift
         done
         shift
+        while [ "$1" != -- ]; do
+            mount -t tmpfs -o mode=0755 amorce-check "$1"
+            shift
+        done
+        shift
         exec "$@"
         """
 
-    private func run(_ command: [String], tops: [String], removed: [String], staging: String) throws {
+    private func run(_ command: [String], _ view: View, patience: Duration = .seconds(60)) throws -> ChildResult {
+        let staging = view.staging
         var arguments = command
-        if !tops.isEmpty {
+        if !view.tops.isEmpty || !view.privateFolders.isEmpty {
             // An ordinary user gets the view in a user namespace, where overlayfs keeps its marks in user attributes.
             let isolation = Host.isSuperuser ? ["--mount"] : ["--mount", "--map-root-user"]
             arguments =
                 ["unshare"] + isolation
                 + ["--propagation", "private", "sh", "-c", Self.view, "amorce-check", staging, layout.root]
-                + [Host.isSuperuser ? "" : ",userxattr"] + tops + ["--"] + removed + ["--"] + command
+                + [Host.isSuperuser ? "" : ",userxattr"] + view.tops + ["--"] + view.removed + ["--"]
+                + view.privateFolders + ["--"] + command
         }
         var options = ChildProcess.Options()
-        options.timeout = .seconds(60)
+        options.timeout = patience
+        options.endsGroup = true
         log.detail("checking with \(command.joined(separator: " "))")
         // Each check gets a fresh view: what one leaves in the upper layer must not reach the next.
         try Files.removeTree(staging + "/work")
-        for top in tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
-        let result = try ChildProcess.run(arguments, options: options, stop: stop)
-        guard result.isSuccess else {
-            throw Complaint(
-                command: command, explanation: result.explanation.replacing(staging + "/upper", with: ""))
-        }
+        for top in view.tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
+        return try ChildProcess.run(arguments, options: options, stop: stop)
     }
 }

@@ -177,6 +177,13 @@ struct Front {
         }
     }
 
+    /// Nil where there is nothing to ask, or a service that cannot be served aside.
+    func rehearsal(of record: ReleaseRecord) -> Rehearsal.Request? {
+        guard let probe = settings.probe, probe.releasePath != nil, let programs = Rehearsal.programs(of: settings.services)
+        else { return nil }
+        return Rehearsal.Request(release: record, probe: probe, programs: programs)
+    }
+
     func proofSummary(_ record: ReleaseRecord) -> String {
         guard let probe = settings.probe else { return "no probe in the settings; the services have loaded it" }
         return "\(HTTPRequest.withoutQuery(probe.url)) is served by release \(record.identifier)"

@@ -3,7 +3,7 @@ public import HostSystem
 /// Asks the web server, through the real virtual host, whether it serves this release: first the token that only the new
 /// configuration knows, read by PHP through FPM, then the page the site itself names.
 public struct ProveRelease: Sendable {
-    public struct Probe: Sendable, Equatable {
+    public struct Probe: Sendable, Equatable, Codable {
         public var url: String
         public var expect: Int
         public var contains: String?
@@ -49,8 +49,8 @@ public struct ProveRelease: Sendable {
     private let transport: any HTTPTransport
     private let probe: Probe
     /// While a web server reloads gracefully, workers of both generations accept connections for some milliseconds. One right
-    /// answer is luck; so many in a row, each on a connection of its own, are the new generation.
-    private static let answersInARow = 5
+    /// answer is luck; so many in a row, each on a connection of its own, over a third of a second, are the new generation.
+    private static let answersInARow = 10
 
     public init(_ probe: Probe, transport: any HTTPTransport) {
         self.probe = probe
@@ -65,7 +65,7 @@ public struct ProveRelease: Sendable {
             do {
                 for _ in 0..<Self.answersInARow {
                     try askToken(release, stop: stop)
-                    try stop.sleep(.milliseconds(10))
+                    try stop.sleep(.milliseconds(30))
                 }
                 return try askPage(stop: stop)
             } catch let wrong as Answer {
@@ -73,6 +73,22 @@ public struct ProveRelease: Sendable {
             }
             try stop.sleep(pause)
             pause = min(pause * 2, .seconds(1))
+        }
+    }
+
+    /// The same questions where only one generation can answer: `released` is called once the token was right, and everything
+    /// after that is the site's own answer.
+    func rehearse(_ release: ReleaseRecord, stop: StopFlag, released: () -> Void, isOver: () -> Bool) throws {
+        let end = ContinuousClock.now.advanced(by: probe.timeout)
+        while true {
+            do {
+                try askToken(release, stop: stop)
+                released()
+                return try askPage(stop: stop)
+            } catch let wrong as Answer {
+                if ContinuousClock.now >= end || isOver() { throw wrong }
+            }
+            try stop.sleep(.milliseconds(50))
         }
     }
 

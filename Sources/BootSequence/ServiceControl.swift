@@ -9,21 +9,50 @@ public struct Service: Sendable, Equatable, Codable {
     public let start: [String]?
     /// Checks its staged configuration. Nil: what is known for a service of that name.
     public let check: [String]?
+    /// Serves in the foreground, for a rehearsal. Nil: what is known for a service of that name.
+    public let rehearse: [String]?
+    /// Folders of the host, such as that of its socket, which a rehearsal must have for itself.
+    public let privateFolders: [String]
 
-    public init(name: String, reload: [String]? = nil, start: [String]? = nil, check: [String]? = nil) {
+    public init(
+        name: String, reload: [String]? = nil, start: [String]? = nil, check: [String]? = nil, rehearse: [String]? = nil,
+        privateFolders: [String] = []
+    ) {
         self.name = name
         self.reload = reload
         self.start = start
         self.check = check
+        self.rehearse = rehearse
+        self.privateFolders = privateFolders
+    }
+
+    private var isApache: Bool { name == "apache2" || name == "httpd" }
+    private var isFPM: Bool { name.hasPrefix("php") && name.hasSuffix("-fpm") }
+
+    /// How it serves from the staged configuration without touching the one that runs. Debian's units and tmpfiles.d say which
+    /// folders below /run are theirs.
+    var knownRehearsal: Rehearsal.Program? {
+        if let rehearse { return Rehearsal.Program(command: rehearse, privateFolders: privateFolders) }
+        // A service with commands of its own is not the packaged one.
+        if reload != nil { return nil }
+        if isApache {
+            return Rehearsal.Program(
+                command: ["apache2ctl", "-D", "FOREGROUND"], privateFolders: ["/run/apache2", "/run/lock/apache2"])
+        }
+        if isFPM {
+            return Rehearsal.Program(
+                command: [String(name.dropLast(4)).fpmProgram, "--nodaemonize"], privateFolders: ["/run/php"])
+        }
+        return nil
     }
 
     /// The check that Debian's package of that service brings along.
     var knownCheck: [String]? {
         if let check { return check }
-        if name == "apache2" || name == "httpd" { return ["apache2ctl", "-t"] }
+        if isApache { return ["apache2ctl", "-t"] }
         if name == "nginx" { return ["nginx", "-t"] }
         if name == "rsyslog" { return ["rsyslogd", "-N1"] }
-        if name.hasPrefix("php") && name.hasSuffix("-fpm") { return [String(name.dropLast(4)).fpmProgram, "-t"] }
+        if isFPM { return [String(name.dropLast(4)).fpmProgram, "-t"] }
         return nil
     }
 }

@@ -201,7 +201,8 @@ extension Settings {
             let item = SettingsReader(node, path: "services", problems: top.problemList)
             let name = item.required("name") ?? ""
             let service = Service(
-                name: name, reload: item.texts("reload"), start: item.texts("start"), check: item.texts("check"))
+                name: name, reload: item.texts("reload"), start: item.texts("start"), check: item.texts("check"),
+                rehearse: item.texts("rehearse"), privateFolders: item.texts("private") ?? [])
             item.finish()
             return service
         }

@@ -5,12 +5,15 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -84,6 +87,20 @@ int amorce_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, proce
 
 int amorce_random(void *buffer, size_t size) {
     return getrandom(buffer, size, 0) == (ssize_t)size ? 0 : -1;
+}
+
+int amorce_enter_private_network(void) {
+    if (unshare(CLONE_NEWNET) != 0) return -1;
+    int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (control < 0) return -1;
+    struct ifreq loopback = {.ifr_name = "lo"};
+    int result = ioctl(control, SIOCGIFFLAGS, &loopback);
+    loopback.ifr_flags |= IFF_UP;
+    if (result == 0) result = ioctl(control, SIOCSIFFLAGS, &loopback);
+    int code = errno;
+    close(control);
+    errno = code;
+    return result;
 }
 
 int amorce_syncfs(int descriptor) { return syncfs(descriptor); }

@@ -17,7 +17,7 @@ struct Amorce: ParsableCommand {
         version: BuildInformation.description,
         subcommands: [
             Boot.self, Sync.self, Plan.self, Render.self, RollbackCommand.self, Status.self, Restore.self,
-            SettingsCommand.self, Recover.self,
+            SettingsCommand.self, Recover.self, Rehearse.self,
         ])
 
     static func main() {

@@ -5,11 +5,13 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -98,7 +100,7 @@ class ScratchFront:
         user = "www-data" if os.getuid() == 0 else str(os.getuid())
         return {
             "apache": {"server-name": "boutique.test", "port": self.port},
-            "php": {"socket": str(self.root / "run/php-fpm.sock"), "user": user, "group": user, "listen-owner": user,
+            "php": {"socket": str(self.root / "run/php/amorce.sock"), "user": user, "group": user, "listen-owner": user,
                     "start-children": 2, "idle-children": 2},
             "db": {"host": "db.test", "name": "boutique", "user": "boutique", "password": "MADE-UP-SECRET '\"$\\# x"},
         }
@@ -106,17 +108,18 @@ class ScratchFront:
     def services(self):
         apache = ["apache2", "-f", str(self.root / "etc/apache2/apache2.conf")]
         fpm = [f"php-fpm{PHP}", "--fpm-config", str(self.root / f"etc/php/{PHP}/fpm/php-fpm.conf")]
-        pid = str(self.root / "run/php-fpm.pid")
+        pid = str(self.root / "run/php/php-fpm.pid")
         return [
             # A reload is done when the new workers stand: FPM writes its pid file again after it has started anew.
             {"name": "php-fpm", "reload": ["sh", "-c", f"kill -USR2 $(cat {pid})"], "start": fpm + ["--daemonize"],
-             "check": fpm + ["--test"]},
-            {"name": "apache2", "reload": ["sh", "-c", f"test -s {self.root}/run/apache2.pid && exec \"$@\"", "reload"] + apache + ["-k", "graceful"],
-             "start": apache + ["-k", "start"], "check": apache + ["-t"]},
+             "check": fpm + ["--test"], "rehearse": fpm + ["--nodaemonize"], "private": ["/run/php"]},
+            {"name": "apache2", "reload": ["sh", "-c", f"test -s {self.root}/run/apache2/apache2.pid && exec \"$@\"", "reload"] + apache + ["-k", "graceful"],
+             "start": apache + ["-k", "start"], "check": apache + ["-t"],
+             "rehearse": apache + ["-D", "FOREGROUND"], "private": ["/run/apache2"]},
         ]
 
     def _prepare(self):
-        for folder in ["etc/apache2/sites-enabled", f"etc/php/{PHP}/fpm/pool.d", "etc/amorce/templates", "run",
+        for folder in ["etc/apache2/sites-enabled", f"etc/php/{PHP}/fpm/pool.d", "etc/amorce/templates", "run/php", "run/apache2",
                        "var/log/apache2", "var/lib", "usr/share/amorce"]:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         user = "User www-data\nGroup www-data" if os.getuid() == 0 else ""
@@ -254,7 +257,7 @@ class ScratchFront:
         return "\n".join(texts)
 
     def stop(self):
-        for name in ["apache2.pid", "php-fpm.pid"]:
+        for name in ["apache2/apache2.pid", "php/php-fpm.pid"]:
             file = self.root / "run" / name
             try:
                 pid = int(file.read_text())
@@ -268,3 +271,43 @@ class ScratchFront:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+PAGE = re.compile(r"^page (\d+) (\d+)\n$")
+
+
+class Visitor:
+    """Asks for the page again and again; keeps every answer that is not a whole page of one version."""
+
+    def __init__(self, front):
+        self.front = front
+        self.wrong = []
+        self.answers = 0
+        self.isServing = False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self):
+        while not self._end.is_set():
+            try:
+                answer = self.front.fetch()
+            except OSError as error:
+                answer = (0, str(error))
+            if answer is None:
+                # Nobody listens: right before the first release, wrong ever after.
+                if self.isServing:
+                    self.wrong.append("refused")
+            else:
+                status, body = answer
+                match = PAGE.match(body)
+                if status == 200 and match and match[1] == match[2]:
+                    self.isServing = True
+                    self.answers += 1
+                elif self.isServing or status == 200:
+                    self.wrong.append(answer)
+            time.sleep(0.01)
+
+    def stop(self):
+        self._end.set()
+        self._thread.join()

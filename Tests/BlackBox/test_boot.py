@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from scratch_front import Run, tree
+from scratch_front import Run, Visitor, tree
 
 MARK = "MADE-UP-SECRET"
 
@@ -187,8 +187,22 @@ def test_a_virtual_host_that_serves_something_else_is_taken_back(front):
 </VirtualHost>
 """)
     done = front.sync()
-    assert "/amorce/release answered 404" in done.messages
+    assert "/amorce/release answered 404" in done.messages and "no rehearsal was possible" in done.messages
     assert_unchanged(front, before, done, 1)
+
+
+def test_no_visitor_is_the_first_to_see_what_does_not_work(front):
+    """A page that needs something that is not there, such as a database: found in a rehearsal, seen by nobody."""
+    booted(front)
+    before = front.live, rendered_config(front)
+    visitor = Visitor(front)
+    front.publish("2")
+    front.template("release/index.php", "<?php http_response_code(500); echo 'no database connection';\n")
+    done = front.sync()
+    visitor.stop()
+    assert "in a rehearsal before the switch" in done.messages and "no database connection" in done.messages, done
+    assert_unchanged(front, before, done, 1)
+    assert visitor.wrong == [] and visitor.answers > 0
 
 
 def test_all_problems_of_all_templates_come_at_once(front):

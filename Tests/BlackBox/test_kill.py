@@ -3,7 +3,6 @@ next run ends where an undisturbed one does."""
 
 import random
 import re
-import threading
 import time
 
 import pytest
@@ -11,44 +10,6 @@ import pytest
 from scratch_front import tree
 
 ROUNDS = 110
-PAGE = re.compile(r"^page (\d+) (\d+)\n$")
-
-
-class Visitor:
-    """Asks for the page again and again; keeps every answer that is not a whole page of one version."""
-
-    def __init__(self, front):
-        self.front = front
-        self.wrong = []
-        self.answers = 0
-        self.isServing = False
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def _ask(self):
-        while not self._end.is_set():
-            try:
-                answer = self.front.fetch()
-            except OSError as error:
-                answer = (0, str(error))
-            if answer is None:
-                # Nobody listens: right before the first release, wrong ever after.
-                if self.isServing:
-                    self.wrong.append("refused")
-            else:
-                status, body = answer
-                match = PAGE.match(body)
-                if status == 200 and match and match[1] == match[2]:
-                    self.isServing = True
-                    self.answers += 1
-                elif self.isServing or status == 200:
-                    self.wrong.append(answer)
-            time.sleep(0.01)
-
-    def stop(self):
-        self._end.set()
-        self._thread.join()
 
 
 def state(front):

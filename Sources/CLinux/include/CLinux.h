@@ -61,6 +61,10 @@ int amorce_pidfd_open(pid_t process);
 /// getrandom(2), whole or -1.
 int amorce_random(void *buffer, size_t size);
 
+/// A network of its own for the calling thread and whatever it starts (unshare(2), CLONE_NEWNET), with the loopback interface
+/// up (netdevice(7)). 0, or -1 with errno.
+int amorce_enter_private_network(void);
+
 /// syncfs(2): everything of the file system that `descriptor` lies on is on disk.
 int amorce_syncfs(int descriptor);
 
