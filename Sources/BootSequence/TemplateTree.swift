@@ -1,3 +1,4 @@
+internal import ConfigTemplates
 internal import HostSystem
 
 /// The template files of a front: the shipped sets that the settings name, in their order, and the site's own on top. A file
@@ -29,7 +30,7 @@ struct TemplateTree {
         let known: [String]
         var description: String {
             "there is no template set `\(name)`"
-                + (Suggestion.nearest(to: name, among: known).map { "; did you mean `\($0)`?" } ?? "; there are: " + known.joined(separator: ", "))
+                + (Spelling.nearest(to: name, among: known).map { "; did you mean `\($0)`?" } ?? "; there are: " + known.joined(separator: ", "))
         }
     }
 

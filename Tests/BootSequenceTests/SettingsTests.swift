@@ -239,7 +239,7 @@ import Testing
 
     @Test(arguments: [("enviroment", "environment"), ("bakcup", "backup"), ("zzz", nil), ("deadlin", "deadline")])
     func suggestionsAreNear(_ word: String, _ expected: String?) {
-        #expect(Suggestion.nearest(to: word, among: ["environment", "backup", "deadline", "delta"]) == expected)
+        #expect(Spelling.nearest(to: word, among: ["environment", "backup", "deadline", "delta"]) == expected)
     }
 
     @Test func everySingleSettingHasAVariable() {
