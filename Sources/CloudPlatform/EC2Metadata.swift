@@ -234,7 +234,7 @@ public final class EC2Metadata: MetadataProvider, Sendable {
             do {
                 let response = try transport.perform(request, stop: stop)
                 session.withLock { $0.hasAnswered = true }
-                guard [429, 500, 502, 503, 504].contains(response.status) else { return response }
+                guard RetryPolicy.isLater(status: response.status) else { return response }
                 problem = .failing(path: path, status: response.status)
             } catch let reason as StopReason {
                 throw reason
