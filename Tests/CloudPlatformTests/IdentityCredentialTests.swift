@@ -21,7 +21,7 @@ final class SettableTime: Sendable {
 
     let service = ScriptedMetadata()
     let time = SettableTime(noon)
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let log = LogRecorder()
 
     static func document(_ key: String = "ASIAFIRST", expires: String) -> String {
@@ -226,7 +226,7 @@ final class SettableTime: Sendable {
 
 @Suite struct IdentityCredentialChainTests {
     let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let service = ScriptedMetadata()
 
     static let keys = ["AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "MADE-UP-SECRET-ENV"]

@@ -22,7 +22,7 @@ func scriptedEC2(
 
 @Suite struct IdentityEC2Tests {
     let service = ScriptedMetadata()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     @Test func readsTheWholeIdentity() throws {
         let data = try #require(try scriptedEC2(service).read(stop: stop))

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct IdentityNoCloudTests {
     let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     static let folder = "var/lib/cloud/seed/nocloud"
     static let second = "var/lib/cloud/seed/nocloud-net"
 
@@ -101,7 +101,7 @@ import Testing
 
 @Suite struct IdentityRecordingTests {
     let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     func read(_ text: String) throws -> InstanceData? {
         try RecordedMetadata(file: try scratch.write("instance.json", text)).read(stop: stop)
@@ -163,7 +163,7 @@ import Testing
 @Suite struct IdentityOrderTests {
     let scratch = try! ScratchDirectory()
     let service = ScriptedMetadata()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let log = LogRecorder()
 
     func metadata(isSeedFirst: Bool = false, environment: [String: String] = [:]) -> InstanceMetadata {
@@ -245,7 +245,7 @@ import Testing
             "/latest/meta-data/iam/security-credentials/front-role",
             IdentityRoleCredentialTests.document(expires: "2099-11-24T18:00:00Z"))
         let log = LogRecorder()
-        let stop = StopFlag()
+        let stop = StopFlag.bounded()
         let metadata = scriptedEC2(service, log: log.log)
         let data = try #require(try metadata.read(stop: stop))
         let role = RoleCredentials(

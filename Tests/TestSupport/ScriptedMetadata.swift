@@ -134,12 +134,3 @@ public final class ScriptedMetadata: HTTPTransport, Sendable {
         }
     }
 }
-
-/// Keeps what was logged.
-public final class LogRecorder: Sendable {
-    private let lines = Mutex<[String]>([])
-
-    public init() {}
-    public var log: Log { Log { level, text in self.lines.withLock { $0.append("\(level.name): \(text)") } } }
-    public var text: String { lines.withLock { $0.joined(separator: "\n") } }
-}
