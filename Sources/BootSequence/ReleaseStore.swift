@@ -49,7 +49,8 @@ public struct ReleaseStore: Sendable {
 
     /// Any app's live release: what a front serves does not depend on the settings that can be read now.
     public static func liveApp(layout: HostLayout) throws -> String? {
-        try read(Live.self, layout.state + "/live.json")?.app ?? read(SwitchJournal.self, layout.state + "/switch.json")?.app
+        try read(Live.self, layout.state + "/live.json")?.app
+            ?? read(SwitchJournal.self, layout.state + "/switch.json")?.app
     }
 
     // MARK: records
@@ -74,7 +75,9 @@ public struct ReleaseStore: Sendable {
     /// Every release with a record and its folder, oldest first.
     public func records() throws -> [ReleaseRecord] {
         try Files.names(in: releasesState).compactMap { name in
-            guard let record = try record(name), record.app == app, Files.exists(layout.release(app, name)) else { return nil }
+            guard let record = try record(name), record.app == app, Files.exists(layout.release(app, name)) else {
+                return nil
+            }
             return record
         }
     }

@@ -5,7 +5,9 @@ internal import HostSystem
 final class ProblemList {
     private(set) var problems: [SettingsProblem] = []
 
-    func add(_ origin: SettingsOrigin, _ message: String) { problems.append(SettingsProblem(origin: origin, message: message)) }
+    func add(_ origin: SettingsOrigin, _ message: String) {
+        problems.append(SettingsProblem(origin: origin, message: message))
+    }
 }
 
 /// Reads one map of the settings by the names and types that its caller asks for. A value of the wrong type becomes a problem

@@ -88,7 +88,8 @@ public struct SigV4: Sendable, Equatable {
 
     func stringToSign(_ canonicalRequest: String, at now: Int64) -> String {
         [
-            "AWS4-HMAC-SHA256", UTCStamp(secondsSince1970: now).basic, scope(now), Digest.sha256(Array(canonicalRequest.utf8)).hex,
+            "AWS4-HMAC-SHA256", UTCStamp(secondsSince1970: now).basic, scope(now),
+            Digest.sha256(Array(canonicalRequest.utf8)).hex,
         ].joined(separator: "\n")
     }
 
