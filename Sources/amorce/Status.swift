@@ -46,7 +46,8 @@ struct Status: ParsableCommand {
             Output.line("  front:    \(app) in \(environment)" + (report.instance.map { ", instance \($0)" } ?? ""))
         }
         let started = UTCStamp(secondsSince1970: report.started).text
-        Output.line("  last run: \(report.command), \(started)" + (status.wasKilled ? ", cut off: its process is gone" : ""))
+        Output.line(
+            "  last run: \(report.command), \(started)" + (status.wasKilled ? ", cut off: its process is gone" : ""))
         if let data = report.dataTime, status.state != .failed {
             Output.line("  data:     current as of \(Duration.seconds(max(0, Host.now - data)).spoken) ago")
         }
@@ -60,7 +61,9 @@ struct Status: ParsableCommand {
             Output.line("  failed:   \(failure.step.rawValue): \(failure.attempted)")
             Output.line("  why:      " + failure.cause.replacing("\n", with: "\n            "))
             if let advice = failure.advice { Output.line("  next:     \(advice)") }
-            Output.line("  again:    " + (failure.retryCanHelp ? "the same run may succeed" : "the same run will fail the same way"))
+            Output.line(
+                "  again:    "
+                    + (failure.retryCanHelp ? "the same run may succeed" : "the same run will fail the same way"))
         } else if status.wasKilled {
             Output.line("  next:     run amorce boot again; it takes back what was half done")
         }
