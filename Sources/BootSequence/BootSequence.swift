@@ -49,18 +49,22 @@ public struct BootSequence {
     ) -> ExitStatus {
         let layout = options.layout
         let report = RunReport(
-            version: options.version, command: command.name, run: Host.randomHex(bytes: 8), process: Host.processIdentifier,
+            version: options.version, command: command.name, run: Host.randomHex(bytes: 8),
+            process: Host.processIdentifier,
             bootIdentifier: Host.bootIdentifier(layout), started: Host.now)
         let lock: FileLock
         do {
             try Files.makeDirectories(layout.runtime)
             lock = try FileLock(
                 path: layout.lockFile,
-                holder: "amorce \(command.name), pid \(report.process), since \(UTCStamp(secondsSince1970: report.started).text)")
+                holder:
+                    "amorce \(command.name), pid \(report.process), since \(UTCStamp(secondsSince1970: report.started).text)"
+            )
         } catch {
             // The status is the other run's; it is left alone.
             let failure = BootFailure(.recover, "taking the lock \(layout.lockFile)", error)
-            RunRecorder(report: report, layout: layout, keepsStatus: false, observer: observer).end(.failed, failure: failure)
+            RunRecorder(report: report, layout: layout, keepsStatus: false, observer: observer).end(
+                .failed, failure: failure)
             return failure.status
         }
         let recorder = RunRecorder(report: report, layout: layout, keepsStatus: true, observer: observer)
@@ -96,7 +100,8 @@ public struct BootSequence {
         let live = recorder.report.previousRelease
         let isUncertain = failure.aftermath != nil
         recorder.update { report in
-            report.aftermath = failure.aftermath
+            report.aftermath =
+                failure.aftermath
                 ?? live.map { "release \($0) serves as before" } ?? "nothing is served"
             report.release = isUncertain ? nil : live
         }
@@ -107,13 +112,16 @@ public struct BootSequence {
             let store = ReleaseStore(layout: layout, app: app)
             do {
                 _ = try store.removeUnfinished()
-                for record in try store.records() where record.state == .complete { try store.remove(record.identifier) }
+                for record in try store.records() where record.state == .complete {
+                    try store.remove(record.identifier)
+                }
             } catch {
                 log.warning("the unfinished release cannot be removed: \(error)")
             }
         }
         do {
-            try HealthFileAnnouncer(layout: layout).announce(.failed(recorder.report, serving: serving), stop: StopFlag())
+            try HealthFileAnnouncer(layout: layout).announce(
+                .failed(recorder.report, serving: serving), stop: StopFlag())
         } catch {
             log.error("the health file cannot be changed: \(error)")
         }
@@ -188,7 +196,8 @@ public struct BootSequence {
     ) throws -> String? {
         guard let app = try ReleaseStore.liveApp(layout: layout) else { return nil }
         return try SwitchRelease.recover(
-            store: ReleaseStore(layout: layout, app: app), health: HealthFile(layout: layout), filesOnly: filesOnly, log: log,
+            store: ReleaseStore(layout: layout, app: app), health: HealthFile(layout: layout), filesOnly: filesOnly,
+            log: log,
             stop: stop)
     }
 
@@ -206,7 +215,8 @@ public struct BootSequence {
     private static func describe(_ data: InstanceData) -> String {
         let identity = data.identity
         if identity.platform == .none { return "no metadata: the settings alone say what this front is" }
-        return [identity.id, identity.zone ?? identity.region, "from \(data.source)"].compactMap { $0 }.joined(separator: ", ")
+        return [identity.id, identity.zone ?? identity.region, "from \(data.source)"].compactMap { $0 }.joined(
+            separator: ", ")
     }
 
     private func settle(_ instance: (data: InstanceData, access: StoreAccess)) throws(BootFailure) -> Front {
@@ -217,7 +227,8 @@ public struct BootSequence {
                     + (front.layers.isEmpty ? "flags" : front.layers.joined(separator: ", "))
             }
         ) {
-            try Front.settle(instance.data, options: options, access: instance.access, transport: transport, log: log, stop: stop)
+            try Front.settle(
+                instance.data, options: options, access: instance.access, transport: transport, log: log, stop: stop)
         }
         recorder.update { report in
             report.app = front.settings.app
@@ -240,7 +251,9 @@ public struct BootSequence {
     private func liveRelease(_ front: Front) throws(BootFailure) -> ReleaseRecord? {
         try inStep(.recover, "reading the records of releases") {
             try front.store.prepareFolders()
-            for identifier in try front.store.removeUnfinished() { log.detail("removed the unfinished release \(identifier)") }
+            for identifier in try front.store.removeUnfinished() {
+                log.detail("removed the unfinished release \(identifier)")
+            }
             // The last one that was taken back may still be what a service has in memory, where a kill kept it from loading
             // anything else; it goes with the next release that is proved.
             let unproved = try front.store.records().filter { $0.state != .proved }
@@ -251,11 +264,14 @@ public struct BootSequence {
                 Files.exists(layout.release(front.settings.app, identifier))
             else { return nil }
             if record.environment != front.settings.environment {
-                log.notice("release \(identifier) is of environment \(record.environment); a new one is made from the backup")
+                log.notice(
+                    "release \(identifier) is of environment \(record.environment); a new one is made from the backup")
                 return nil
             }
             if let owner = record.instance, owner != front.identity.id {
-                log.notice("release \(identifier) came with the image, from instance \(owner); a new one is made from the backup")
+                log.notice(
+                    "release \(identifier) came with the image, from instance \(owner); a new one is made from the backup"
+                )
                 return nil
             }
             return record
@@ -300,7 +316,8 @@ public struct BootSequence {
         }
         let delta = front.syncDelta(settings, log: log)
         let degraded = try recorder.step(
-            .sync, "bringing the delta from \(settings.from)", summary: { (outcome: DeltaOutcome) in outcome.description }
+            .sync, "bringing the delta from \(settings.from)",
+            summary: { (outcome: DeltaOutcome) in outcome.description }
         ) {
             do {
                 let plan = try delta.run(
@@ -350,7 +367,8 @@ public struct BootSequence {
         let delta = front.syncDelta(settings, log: log)
         var draft = Draft(record: live, isLive: true)
         let outcome = try recorder.step(
-            .sync, "bringing the delta from \(settings.from)", summary: { (outcome: DeltaOutcome) in outcome.description }
+            .sync, "bringing the delta from \(settings.from)",
+            summary: { (outcome: DeltaOutcome) in outcome.description }
         ) {
             do {
                 let plan = try delta.plan(into: current, protecting: front.protectedPaths, stop: stop)
@@ -358,14 +376,17 @@ public struct BootSequence {
                 draft = try clone(live, front)
                 return .brought(
                     try delta.run(
-                        into: layout.release(front.settings.app, draft.record.identifier), protecting: front.protectedPaths,
+                        into: layout.release(front.settings.app, draft.record.identifier),
+                        protecting: front.protectedPaths,
                         owner: front.owner, stop: stop, progress: recorder.progress(of: .sync)))
             } catch let failure as RsyncFailure
                 where failure.cause.isUnreachable && isBoot && settings.whenUnreachable == .serveBackup
             {
                 if !draft.isLive { try front.store.remove(draft.record.identifier) }
                 draft = Draft(record: live, isLive: true)
-                return .unreachable(failure.cause, served: "release \(live.identifier)" + (live.dataTime.map { ", \(Self.age($0)) old" } ?? ""))
+                return .unreachable(
+                    failure.cause,
+                    served: "release \(live.identifier)" + (live.dataTime.map { ", \(Self.age($0)) old" } ?? ""))
             }
         }
         note(outcome, in: &draft.record, from: settings.from)
@@ -470,16 +491,18 @@ public struct BootSequence {
             let paths = Set(record.configuration.map(\.path))
             let scripts = draft.files.filter { $0.place != .host && $0.entry.path.hasSuffix(".php") }
                 .map { layout.path($0.entry.path) }
-            return try CheckConfiguration(layout: layout, services: front.settings.services, stop: stop, log: log).check(
-                files: draft.files.filter { $0.place == .host },
-                removed: (live?.configuration ?? []).map(\.path).filter { !paths.contains($0) }, scripts: scripts,
-                rehearsal: live == nil ? nil : front.rehearsal(of: record))
+            return try CheckConfiguration(layout: layout, services: front.settings.services, stop: stop, log: log)
+                .check(
+                    files: draft.files.filter { $0.place == .host },
+                    removed: (live?.configuration ?? []).map(\.path).filter { !paths.contains($0) }, scripts: scripts,
+                    rehearsal: live == nil ? nil : front.rehearsal(of: record))
         }
     }
 
     private func switchTo(_ target: ReleaseRecord, _ front: Front) throws(BootFailure) -> ReleaseRecord {
         let change = SwitchRelease(
-            store: front.store, services: front.services, proof: front.proof, health: HealthFile(layout: layout), log: log)
+            store: front.store, services: front.services, proof: front.proof, health: HealthFile(layout: layout),
+            log: log)
         try recorder.step(
             .switchRelease, "switching to release \(target.identifier)",
             summary: { (_: Void) in
@@ -489,7 +512,8 @@ public struct BootSequence {
             try change.switchTo(target, stop: stop)
         }
         let proved = try recorder.step(
-            .prove, "proving release \(target.identifier)", summary: { (record: ReleaseRecord) in front.proofSummary(record) }
+            .prove, "proving release \(target.identifier)",
+            summary: { (record: ReleaseRecord) in front.proofSummary(record) }
         ) {
             try change.prove(target, stop: stop)
         }
@@ -510,7 +534,8 @@ public struct BootSequence {
             app: record.app, environment: record.environment, release: record.identifier,
             bootIdentifier: Host.bootIdentifier(layout), since: Host.now, degraded: record.degraded)
         try recorder.step(
-            .announce, "announcing that the front is ready", summary: { (names: [String]) in names.joined(separator: ", ") }
+            .announce, "announcing that the front is ready",
+            summary: { (names: [String]) in names.joined(separator: ", ") }
         ) {
             try front.announcers.map { announcer in
                 try announcer.announce(.ready(contents), stop: stop)
@@ -519,7 +544,9 @@ public struct BootSequence {
         }
         // What is not kept any more goes last: a front that is ready is not held up by it, nor failed.
         do {
-            for identifier in try front.store.prune(keeping: front.settings.keep) { log.detail("removed release \(identifier)") }
+            for identifier in try front.store.prune(keeping: front.settings.keep) {
+                log.detail("removed release \(identifier)")
+            }
         } catch {
             log.warning("old releases cannot be removed: \(error)")
         }

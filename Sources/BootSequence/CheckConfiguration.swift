@@ -55,7 +55,8 @@ struct CheckConfiguration {
         try AtomicFile.write(try RunRecorder.encode(request), to: file, mode: 0o600)
         guard let own = Files.linkTarget("/proc/self/exe") else { return "no rehearsal: /proc is not mounted" }
         let result = try run([own, "rehearse", file], view, patience: request.probe.timeout + .seconds(20))
-        guard result.isSuccess, let verdict = try? RunRecorder.decode(Rehearsal.Verdict.self, from: result.output) else {
+        guard result.isSuccess, let verdict = try? RunRecorder.decode(Rehearsal.Verdict.self, from: result.output)
+        else {
             log.notice("no rehearsal was possible: \(result.explanation)")
             return "no rehearsal"
         }

@@ -184,7 +184,8 @@ struct Front {
 
     /// Nil where there is nothing to ask, or a service that cannot be served aside.
     func rehearsal(of record: ReleaseRecord) -> Rehearsal.Request? {
-        guard let probe = settings.probe, probe.releasePath != nil, let programs = Rehearsal.programs(of: settings.services)
+        guard let probe = settings.probe, probe.releasePath != nil,
+            let programs = Rehearsal.programs(of: settings.services)
         else { return nil }
         return Rehearsal.Request(release: record, probe: probe, programs: programs)
     }

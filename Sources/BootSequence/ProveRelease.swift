@@ -15,7 +15,8 @@ public struct ProveRelease: Sendable {
         public var releasePath: String?
 
         public init(
-            url: String, expect: Int = 200, contains: String? = nil, timeout: Duration = .seconds(10), connectTo: String,
+            url: String, expect: Int = 200, contains: String? = nil, timeout: Duration = .seconds(10),
+            connectTo: String,
             releasePath: String? = "/amorce/release"
         ) {
             self.url = url
@@ -104,7 +105,8 @@ public struct ProveRelease: Sendable {
             let other = (try? RunRecorder.decode(TokenAnswer.self, from: response.body))?.release
             throw Answer.wrongRelease(
                 url: url, expected: release.identifier,
-                got: other.map { "release " + Printable.text($0, limit: 40) } ?? "something that gives no release token")
+                got: other.map { "release " + Printable.text($0, limit: 40) } ?? "something that gives no release token"
+            )
         }
     }
 
@@ -128,7 +130,8 @@ public struct ProveRelease: Sendable {
 
     private func get(_ url: String, stop: StopFlag) throws -> HTTPResponse {
         let request = HTTPRequest(
-            "GET", url, headers: [("Cache-Control", "no-cache"), ("Connection", "close")], connectTimeout: .seconds(2), timeout: probe.timeout,
+            "GET", url, headers: [("Cache-Control", "no-cache"), ("Connection", "close")], connectTimeout: .seconds(2),
+            timeout: probe.timeout,
             allowsProxy: false, bodyLimit: 16 << 20, connectTo: probe.connectTo)
         do {
             return try transport.perform(request, stop: stop)

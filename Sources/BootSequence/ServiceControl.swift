@@ -15,7 +15,8 @@ public struct Service: Sendable, Equatable, Codable {
     public let privateFolders: [String]
 
     public init(
-        name: String, reload: [String]? = nil, start: [String]? = nil, check: [String]? = nil, rehearse: [String]? = nil,
+        name: String, reload: [String]? = nil, start: [String]? = nil, check: [String]? = nil,
+        rehearse: [String]? = nil,
         privateFolders: [String] = []
     ) {
         self.name = name

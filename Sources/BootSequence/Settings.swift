@@ -52,12 +52,16 @@ extension Settings {
     static let reservedValues = ["app", "environment", "amorce", "release", "site", "instance"]
 
     /// Reads the merged tree; adds every problem to `problems`. The result is meaningful only when there is none.
-    static func read(_ tree: SettingsTree, secrets: SecretResolver, problems: ProblemList) -> (settings: Settings, scalars: [String]) {
+    static func read(_ tree: SettingsTree, secrets: SecretResolver, problems: ProblemList) -> (
+        settings: Settings, scalars: [String]
+    ) {
         let top = SettingsReader(tree, problems: problems)
         // A layer's own business, already followed where the layers were read.
         _ = top.node("include")
         let app = top.required("app") ?? ""
-        if !app.isEmpty && !isName(app) { top.problem("app", "must be small letters, digits and hyphens, 63 at the most") }
+        if !app.isEmpty && !isName(app) {
+            top.problem("app", "must be small letters, digits and hyphens, 63 at the most")
+        }
         let environment = top.required("environment") ?? ""
         if !environment.isEmpty && !isName(environment) {
             top.problem("environment", "must be small letters, digits and hyphens, 63 at the most")
@@ -108,7 +112,9 @@ extension Settings {
         }
         backup.isAnonymous = section.boolean("anonymous") ?? false
         backup.connections = section.integer("connections", 1...64) ?? 8
-        if let memory = section.value("memory", form: "an amount such as 32MiB, at least 4MiB", memory) { backup.memory = memory }
+        if let memory = section.value("memory", form: "an amount such as 32MiB, at least 4MiB", memory) {
+            backup.memory = memory
+        }
         backup.stripComponents = section.integer("strip-components", 0...32) ?? 0
         return from == nil ? nil : backup
     }
@@ -138,14 +144,16 @@ extension Settings {
         }
         delta.sshKey = section.text("ssh-key")
         delta.knownHosts = section.text("known-hosts")
-        delta.marker = section.value("marker", form: "a file name without a slash") {
-            $0.contains("/") || $0.hasPrefix("-") || $0.isEmpty ? nil : $0
-        } ?? delta.marker
+        delta.marker =
+            section.value("marker", form: "a file name without a slash") {
+                $0.contains("/") || $0.hasPrefix("-") || $0.isEmpty ? nil : $0
+            } ?? delta.marker
         delta.exclude = section.texts("exclude") ?? []
         delta.whenUnreachable =
             section.choice("when-unreachable", DeltaSettings.WhenUnreachable.self) ?? delta.whenUnreachable
         delta.refuseDeletingMoreThan =
-            section.value("refuse-deleting-more-than", form: "a share such as 20%", share) ?? delta.refuseDeletingMoreThan
+            section.value("refuse-deleting-more-than", form: "a share such as 20%", share)
+            ?? delta.refuseDeletingMoreThan
         delta.stallAfter = section.duration("stall-after") ?? delta.stallAfter
         return from == nil ? nil : delta
     }
@@ -219,7 +227,8 @@ extension Settings {
     private static func announce(_ top: SettingsReader) -> [String] {
         let names = top.texts("announce") ?? ["health-file"]
         for name in names where name != "health-file" {
-            top.problem("announce", "knows `health-file`; `\(Printable.text(name, limit: 40))` is no way to announce here")
+            top.problem(
+                "announce", "knows `health-file`; `\(Printable.text(name, limit: 40))` is no way to announce here")
         }
         return names
     }
@@ -232,7 +241,9 @@ extension Settings {
         }
     }
 
-    private static func values(_ top: SettingsReader, _ secrets: SecretResolver, _ problems: ProblemList) -> TemplateValue {
+    private static func values(_ top: SettingsReader, _ secrets: SecretResolver, _ problems: ProblemList)
+        -> TemplateValue
+    {
         guard let node = top.node("values") else { return .map([:]) }
         guard case .map(let entries) = node.content else {
             top.problem("values", "must be a map of keys and values")
@@ -253,7 +264,11 @@ extension Settings {
 
     private static func isUnit(_ text: String) -> Bool {
         !text.isEmpty && !text.hasPrefix("-")
-            && text.unicodeScalars.allSatisfy { $0.isASCII && ($0.properties.isAlphabetic || $0.properties.numericType != nil || ":-_.\\@".unicodeScalars.contains($0)) }
+            && text.unicodeScalars.allSatisfy {
+                $0.isASCII
+                    && ($0.properties.isAlphabetic || $0.properties.numericType != nil
+                        || ":-_.\\@".unicodeScalars.contains($0))
+            }
     }
 
     private static func names(_ key: String, _ top: SettingsReader) -> [String] {
@@ -265,7 +280,9 @@ extension Settings {
     /// A path inside a release: no way up, no way out.
     static func isRelative(_ path: String) -> Bool {
         !path.isEmpty && !path.hasPrefix("/") && !path.contains("\0")
-            && path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy { $0 != "" && $0 != "." && $0 != ".." }
+            && path.split(separator: "/", omittingEmptySubsequences: false).allSatisfy {
+                $0 != "" && $0 != "." && $0 != ".."
+            }
     }
 
     private static func trimmed(_ path: String) -> String { path.hasSuffix("/") ? String(path.dropLast()) : path }

@@ -22,7 +22,7 @@ def _tool(name):
     """A program of the virtual environment the tests run in."""
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise BoxError(f"{path} is missing: install Tests/Box/requirements.txt")
+        raise BoxError(f"{path} is missing: run scripts/test-tools")
     return path
 
 
