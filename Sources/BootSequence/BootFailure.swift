@@ -29,6 +29,13 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
 
     public var description: String { "\(step.rawValue): \(attempted): \(cause)" }
 
+    /// The same failure with every text passed through `change`.
+    func mapped(_ change: (String) -> String) -> BootFailure {
+        BootFailure(
+            step, change(attempted), cause: change(cause), advice: advice.map(change), status: status,
+            retryCanHelp: retryCanHelp, aftermath: aftermath.map(change))
+    }
+
     /// The failure that an error of a lower room means. Decisions are cases, never text.
     public init(_ step: StepName, _ attempted: String, _ error: any Error) {
         switch error {

@@ -223,13 +223,16 @@ public struct BootSequence {
         let front = try recorder.step(
             .settle, "merging the settings",
             summary: { (front: Front) in
-                "\(front.settings.app) in \(front.settings.environment), from "
-                    + (front.layers.isEmpty ? "flags" : front.layers.joined(separator: ", "))
+                // That a shipped set has defaults is no news.
+                let layers = front.layers.filter { !$0.hasPrefix(front.layout.shippedTemplates + "/") }
+                return "\(front.settings.app) in \(front.settings.environment), from "
+                    + (layers.isEmpty ? "flags" : layers.joined(separator: ", "))
             }
         ) {
             try Front.settle(
                 instance.data, options: options, access: instance.access, transport: transport, log: log, stop: stop)
         }
+        recorder.hide(front.settings.secrets)
         recorder.update { report in
             report.app = front.settings.app
             report.environment = front.settings.environment

@@ -21,6 +21,7 @@ public final class RunRecorder: Sendable {
     private let layout: HostLayout
     private let keepsStatus: Bool
     private let begun = ContinuousClock.now
+    private let redaction = Mutex(Redaction())
 
     /// - Parameter keepsStatus: false for commands that change nothing (`plan`, `render`): their runs are not the front's state.
     public init(
@@ -32,10 +33,16 @@ public final class RunRecorder: Sendable {
         self.observer = observer
     }
 
+    /// From now on none of these can be said, whoever quotes them: a page that shows a stack trace, a program's error message.
+    func hide(_ secrets: [Secret]) { redaction.withLock { $0.add(secrets) } }
+
+    private func redacted(_ text: String) -> String { redaction.withLock { $0.apply(text) } }
+
     public var report: RunReport { guarded.withLock { $0 } }
 
     public var log: Log {
-        Log { [self] level, message in
+        Log { [self] level, raw in
+            let message = redacted(raw)
             if level == .warning { guarded.withLock { $0.warnings.append(message) } }
             observer(.message(level, message))
         }
@@ -66,12 +73,12 @@ public final class RunRecorder: Sendable {
         do {
             let result = try body()
             let duration = ContinuousClock.now - begun
-            let words = summary(result)
+            let words = redacted(summary(result))
             finish(name, .done, duration, words)
             observer(.finished(name, duration, summary: words))
             return result
         } catch {
-            let failure = BootFailure(name, attempted, error)
+            let failure = BootFailure(name, attempted, error).mapped(redacted)
             let duration = ContinuousClock.now - begun
             finish(name, .failed, duration, failure.cause)
             observer(.failed(name, duration, failure))

@@ -48,6 +48,19 @@ public struct Settings: Sendable {
 }
 
 extension Settings {
+    /// Every secret that the settings hold.
+    var secrets: [Secret] {
+        func inside(_ value: TemplateValue) -> [Secret] {
+            switch value {
+            case .null, .boolean, .text(_, isSecret: false): []
+            case .text(let bytes, isSecret: true): [Secret(bytes: bytes)]
+            case .list(let items): items.flatMap(inside)
+            case .map(let map): map.values.flatMap(inside)
+            }
+        }
+        return inside(values) + [delta?.password].compactMap { $0 }
+    }
+
     public static let defaultDeadline = Duration.seconds(600)
     static let reservedValues = ["app", "environment", "amorce", "release", "site", "instance"]
 

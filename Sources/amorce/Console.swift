@@ -62,20 +62,26 @@ final class Console: Sendable {
             state.rate.add(progress.bytes, at: now)
             guard !options.isQuiet, step == state.step, now - state.drawn > .milliseconds(80) else { return }
             state.drawn = now
-            draw(style.pending + " " + pad(step.rawValue) + bar(progress, state), &state)
+            let label = style.pending + " " + pad(step.rawValue)
+            let room = (terminalWidth ?? 80) - 1 - style.columns(label)
+            draw(label + ProgressLine(progress, state.rate.bytesPerSecond).drawn(style, room: room), &state)
         case .finished(let step, let duration, let summary):
             line(style.done, step, duration, summary, &state)
         case .skipped(let step, let why):
             if options.isVerbose { line(style.skipped, step, nil, why, &state) }
         case .failed(let step, let duration, let failure):
-            line(style.failed, step, duration, failure.cause, &state)
+            // All of it follows when the run ends.
+            let problems = failure.cause.split(separator: "\n")
+            let more = problems.count > 1 ? " (and \(problems.count - 1) more)" : ""
+            line(style.failed, step, duration, (problems.first ?? "") + more, &state)
         case .message(let level, let text):
             guard isShown(level) else { return }
             erase(&state)
-            put(style.level(level) + " " + text)
+            let mark = style.level(level) + " "
+            putFolded(mark + text, indent: style.columns(mark))
         case .ended(let report):
             erase(&state)
-            for text in closing(report) { put(text) }
+            for text in closing(report) { putFolded(text, indent: Self.closingIndent) }
         }
     }
 
@@ -83,8 +89,10 @@ final class Console: Sendable {
         erase(&state)
         state.step = nil
         if options.isQuiet && mark != style.failed { return }
-        let time = duration.map { style.dim($0.spoken) } ?? ""
-        put(mark + " " + pad(step.rawValue) + summary + (time.isEmpty ? "" : "  " + time))
+        let label = mark + " " + pad(step.rawValue)
+        // An amount and its unit stay on one line.
+        let time = duration.map { "  " + style.dim($0.spoken.replacing(" ", with: "\u{A0}")) } ?? ""
+        putFolded(label + summary + time, indent: style.columns(label))
     }
 
     private func draw(_ text: String, _ state: inout Live) {
@@ -98,25 +106,6 @@ final class Console: Sendable {
         state.isDrawn = false
     }
 
-    private func bar(_ progress: Progress, _ state: Live) -> String {
-        var parts: [String] = []
-        if let total = progress.totalBytes, total > 0 {
-            let share = min(1, Double(progress.bytes) / Double(total))
-            parts.append(style.bar(share) + " \(Int(share * 100)) %")
-            parts.append("\(ByteCount(progress.bytes)) of \(ByteCount(total))")
-        } else if progress.bytes > 0 {
-            parts.append("\(ByteCount(progress.bytes))")
-        }
-        if progress.items > 0 { parts.append("\(progress.items) files") }
-        if let rate = state.rate.bytesPerSecond {
-            parts.append("\(ByteCount(Int64(rate)))/s")
-            if let total = progress.totalBytes, rate > 0, total > progress.bytes {
-                parts.append(Duration.seconds((Double(total - progress.bytes) / rate).rounded(.up)).spoken + " left")
-            }
-        }
-        return parts.joined(separator: " · ")
-    }
-
     // MARK: plain lines
 
     private func showPlain(_ event: RunEvent, _ state: inout Live) {
@@ -128,7 +117,7 @@ final class Console: Sendable {
             // One line in ten seconds: a console log of a long restore shows that it lives, and no more.
             guard !options.isQuiet, now - state.drawn > .seconds(10) else { return }
             state.drawn = now
-            put("\(step.rawValue): \(bar(progress, state))")
+            put("\(step.rawValue): \(ProgressLine(progress, state.rate.bytesPerSecond).words)")
         default:
             for (level, text) in plainLines(event) where isShown(level) { put(text) }
         }
@@ -191,7 +180,7 @@ final class Console: Sendable {
             let text = lines(
                 step: failure.step, attempted: failure.attempted, cause: failure.cause, advice: failure.advice,
                 aftermath: failure.aftermath)
-            for line in text { put(line) }
+            for line in text { putFolded(line, indent: Self.closingIndent) }
         }
     }
 
@@ -200,6 +189,15 @@ final class Console: Sendable {
     }
 
     private func pad(_ name: String) -> String { name + String(repeating: " ", count: max(1, 10 - name.count)) }
+
+    /// Of what follows `why:` and `next:`.
+    private static let closingIndent = 8
+
+    /// A line for a terminal: broken between words, the rest indented. Elsewhere a line is a line.
+    private func putFolded(_ text: String, indent: Int) {
+        guard let terminalWidth else { return put(text) }
+        for line in style.folded(text, to: terminalWidth, indent: indent) { put(line) }
+    }
 
     private func put(_ text: String) { Host.write(Array((text + "\n").utf8), descriptor: 2) }
 
@@ -286,6 +284,52 @@ struct RateMeter {
     }
 }
 
+/// What a progress says, in pieces of which the less important are left out where a line is short.
+struct ProgressLine {
+    private let share: Double?
+    private let amount: String?
+    private let files: String?
+    private let rate: String?
+    private let left: String?
+
+    init(_ progress: Progress, _ bytesPerSecond: Double?) {
+        let bytes = ByteCount(progress.bytes).description
+        if let total = progress.totalBytes, total > 0 {
+            share = min(1, Double(progress.bytes) / Double(total))
+            amount = bytes + " of " + ByteCount(total).description
+        } else {
+            share = nil
+            amount = progress.bytes > 0 ? bytes : nil
+        }
+        files = progress.items > 0 ? "\(progress.items) files" : nil
+        rate = bytesPerSecond.map { ByteCount(Int64($0)).description + "/s" }
+        if let total = progress.totalBytes, total > progress.bytes, let bytesPerSecond, bytesPerSecond > 0 {
+            let seconds = (Double(total - progress.bytes) / bytesPerSecond).rounded(.up)
+            left = (seconds < 60 ? "\(Int(seconds)) s" : Duration.seconds(seconds).spoken) + " left"
+        } else {
+            left = nil
+        }
+    }
+
+    private var percent: String? { share.map { "\(Int($0 * 100)) %" } }
+
+    /// For a log.
+    var words: String { [percent, amount, files, rate, left].compactMap(\.self).joined(separator: ", ") }
+
+    /// For a live line. What is shown depends on the room alone, not on the numbers, so that nothing comes and goes.
+    func drawn(_ style: TerminalStyle, room: Int) -> String {
+        // The columns that all, or all but the files, take with the longest of numbers.
+        let isRoomy = room >= 82
+        let isNarrow = room < 66
+        var pieces = isNarrow ? [rate, left] : isRoomy ? [amount, files, rate, left] : [amount, rate, left]
+        if let share, let percent {
+            let bar = isNarrow ? "" : style.bar(share, width: room >= 92 ? 20 : 10) + " "
+            pieces.insert(bar + String(repeating: " ", count: max(0, 5 - percent.count)) + percent, at: 0)
+        }
+        return pieces.compactMap(\.self).joined(separator: style.separator)
+    }
+}
+
 /// Marks and colours, or plain words where the terminal or the person wants none.
 struct TerminalStyle: Sendable {
     let hasColor: Bool
@@ -310,10 +354,37 @@ struct TerminalStyle: Sendable {
         }
     }
 
-    func bar(_ share: Double) -> String {
-        let filled = Int(share * 20)
+    var separator: String { hasUnicode ? " · " : ", " }
+
+    func bar(_ share: Double, width: Int) -> String {
+        let filled = Int(share * Double(width))
         let (full, empty) = hasUnicode ? ("█", "░") : ("#", ".")
-        return String(repeating: full, count: filled) + String(repeating: empty, count: 20 - filled)
+        return String(repeating: full, count: filled) + String(repeating: empty, count: width - filled)
+    }
+
+    /// How many columns a text takes; escape sequences take none.
+    func columns(_ text: String) -> Int { stripped(text).unicodeScalars.count }
+
+    /// Lines of at most `width` columns, broken at spaces; all but the first are indented. A word that is longer stays whole, so
+    /// that a path can be copied. A no-break space joins what belongs together, and is shown as a space.
+    func folded(_ text: String, to width: Int, indent: Int) -> [String] {
+        var lines: [String] = []
+        var line = ""
+        var gap = 0
+        for word in text.split(separator: " ", omittingEmptySubsequences: false) {
+            if word.isEmpty {
+                gap += 1
+                continue
+            }
+            if columns(line) > indent && columns(line) + gap + columns(String(word)) > width {
+                lines.append(line)
+                line = String(repeating: " ", count: indent) + word
+            } else {
+                line += String(repeating: " ", count: gap) + word
+            }
+            gap = 1
+        }
+        return (lines + [line]).map { $0.replacing("\u{A0}", with: " ") }
     }
 
     /// At most `width` columns; escape sequences take none.

@@ -23,6 +23,11 @@ struct Plan: ParsableCommand {
         if let backup = preview.backup { Output.line("restore: \(Printable.text(backup))") }
         if let plan = preview.delta {
             Output.line("delta:   " + (plan.isEmpty ? "nothing has changed" : plan.summary))
+            if plan.exceedsLimit {
+                Output.line(
+                    "         refused: it would delete \(plan.deleted) of \(plan.existing) entries, and "
+                        + "delta.refuse-deleting-more-than allows \(plan.deletionsAllowed)")
+            }
             for change in plan.entries { Output.line("  " + Self.mark(change.kind) + " " + change.path) }
         } else if let note = preview.deltaNote {
             Output.line("delta:   " + note)

@@ -38,38 +38,44 @@ struct Status: ParsableCommand {
 
     private func show(_ status: FrontStatus) {
         let style = TerminalStyle(hasColor: Output.isColored, hasUnicode: false)
-        guard let report = status.report else {
-            return Output.line("never run: amorce boot has not been run on this front")
+        let width = Host.terminalWidth(descriptor: 1).map { $0 == 0 ? 80 : $0 }
+        func line(_ text: String) {
+            guard let width else { return Output.line(text) }
+            for part in style.folded(text, to: width, indent: 12) { Output.line(part) }
         }
-        Output.line(headline(status, report, style))
+        guard let report = status.report else {
+            return line("never run: amorce boot has not been run on this front")
+        }
+        line(headline(status, report, style))
         if let app = report.app, let environment = report.environment {
-            Output.line("  front:    \(app) in \(environment)" + (report.instance.map { ", instance \($0)" } ?? ""))
+            line("  front:    \(app) in \(environment)" + (report.instance.map { ", instance \($0)" } ?? ""))
         }
         let started = UTCStamp(secondsSince1970: report.started).text
-        Output.line(
-            "  last run: \(report.command), \(started)" + (status.wasKilled ? ", cut off: its process is gone" : ""))
+        line("  last run: \(report.command), \(started)" + (status.wasKilled ? ", cut off: its process is gone" : ""))
         if let data = report.dataTime, status.state != .failed {
-            Output.line("  data:     current as of \(Duration.seconds(max(0, Host.now - data)).spoken) ago")
+            line("  data:     current as of \(Duration.seconds(max(0, Host.now - data)).spoken) ago")
         }
-        if let degraded = report.degraded { Output.line("  degraded: " + style.warn(degraded)) }
+        if let degraded = report.degraded { line("  degraded: " + style.warn(degraded)) }
         let times = report.steps.filter { $0.state != .skipped }.map { step in
             "\(step.name.rawValue) \(Duration.milliseconds(Int64(step.seconds * 1000)).spoken)"
         }
-        if !times.isEmpty { Output.line("  steps:    " + times.joined(separator: ", ")) }
-        for warning in report.warnings.suffix(5) { Output.line("  warning:  " + Printable.text(warning)) }
+        if !times.isEmpty { line("  steps:    " + times.joined(separator: ", ")) }
+        for warning in report.warnings.suffix(5) { line("  warning:  " + Printable.text(warning)) }
         if let failure = report.failure {
-            Output.line("  failed:   \(failure.step.rawValue): \(failure.attempted)")
-            Output.line("  why:      " + failure.cause.replacing("\n", with: "\n            "))
-            if let advice = failure.advice { Output.line("  next:     \(advice)") }
-            Output.line(
+            line("  failed:   \(failure.step.rawValue): \(failure.attempted)")
+            for (index, problem) in failure.cause.split(separator: "\n").enumerated() {
+                line((index == 0 ? "  why:      " : "            ") + problem)
+            }
+            if let advice = failure.advice { line("  next:     \(advice)") }
+            line(
                 "  again:    "
                     + (failure.retryCanHelp ? "the same run may succeed" : "the same run will fail the same way"))
         } else if status.wasKilled {
-            Output.line("  next:     run amorce boot again; it takes back what was half done")
+            line("  next:     run amorce boot again; it takes back what was half done")
         }
-        if let aftermath = report.aftermath { Output.line("  now:      \(aftermath)") }
+        if let aftermath = report.aftermath { line("  now:      \(aftermath)") }
         for release in status.releases.reversed() {
-            Output.line(
+            line(
                 "  release:  \(release.identifier)" + (release.isLive ? " (live)" : "")
                     + (release.backup.map { " from \(Printable.text($0))" } ?? ""))
         }

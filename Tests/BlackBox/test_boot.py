@@ -414,3 +414,12 @@ def test_version_names_its_libraries(front):
     done = subprocess.run([__import__("scratch_front").binary(), "--version"], capture_output=True, text=True)
     for word in ["amorce ", "commit", "linux-gnu", "libcurl", "libarchive", "zlib", "OpenSSL"]:
         assert word in done.stdout
+
+
+def test_a_page_that_shows_a_secret_is_quoted_without_it(front):
+    """PHP's stack traces show arguments; the report of the failure quotes the page."""
+    booted(front)
+    front.template("release/index.php", "<?php http_response_code(500); echo 'mysqli_connect(', htmlspecialchars({{db.password}}), ')';\n")
+    done = front.sync()
+    assert done.status == 1 and "mysqli_connect" in done.messages and "(secret)" in done.messages, done
+    assert MARK not in repr(done) and MARK not in front.everything_said()
