@@ -199,7 +199,8 @@ struct RsyncTally {
 
     mutating func add(_ items: [RsyncItem]) {
         for item in items {
-            guard let kind = item.kind else { continue }
+            // The release's own folder is amorce's: its mode is set when the release is complete.
+            guard let kind = item.kind, item.name != Array(".".utf8) else { continue }
             let isNew = kinds.updateValue(kind, forKey: item.name) == nil
             guard isNew else { continue }
             switch kind {
