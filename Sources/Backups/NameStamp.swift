@@ -36,7 +36,7 @@ struct NameStamp: Equatable {
         guard let year = reader.number(4) else { return nil }
         let isSpaced = reader.skip("-_.")
         guard let month = reader.number(2), reader.skip("-_.") == isSpaced, let day = reader.number(2),
-            (2000..<2100).contains(year), let date = CivilTime.seconds(year: year, month: month, day: day)
+            (2000..<2100).contains(year), let date = UTCStamp.seconds(year: year, month: month, day: day)
         else { return nil }
         let dateEnd = reader.position
         let isAttached = isDigit(text, dateEnd)
@@ -53,7 +53,7 @@ struct NameStamp: Equatable {
             reader.position = minuteEnd
         }
         guard !isDigit(text, reader.position),
-            let time = CivilTime.seconds(year: year, month: month, day: day, hour: hour, minute: minute, second: second)
+            let time = UTCStamp.seconds(year: year, month: month, day: day, hour: hour, minute: minute, second: second)
         else { return dateOnly }
         return (NameStamp(seconds: time, hasTime: true), reader.position)
     }

@@ -243,7 +243,12 @@ public struct BootSequence {
         try inStep(.recover, "reading the records of releases") {
             try front.store.prepareFolders()
             for identifier in try front.store.removeUnfinished() { log.detail("removed the unfinished release \(identifier)") }
-            for record in try front.store.records() where record.state != .proved { try front.store.remove(record.identifier) }
+            // The last one that was taken back may still be what a service has in memory, where a kill kept it from loading
+            // anything else; it goes with the next release that is proved.
+            let unproved = try front.store.records().filter { $0.state != .proved }
+            for record in unproved where record.state == .complete || record != unproved.last {
+                try front.store.remove(record.identifier)
+            }
             guard let identifier = try front.store.live(), let record = try front.store.record(identifier),
                 Files.exists(layout.release(front.settings.app, identifier))
             else { return nil }
@@ -307,7 +312,7 @@ public struct BootSequence {
             } catch let failure as RsyncFailure
                 where failure.cause.isUnreachable && settings.whenUnreachable == .serveBackup
             {
-                if failure.isIncomplete {
+                if failure != failure.cause {
                     // Half of the delta is in the directory: what the backup held is restored once more.
                     log.warning("\(failure); the backup is restored again, without the delta")
                     try Files.removeTree(directory)

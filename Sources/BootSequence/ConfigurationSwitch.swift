@@ -18,7 +18,9 @@ struct ConfigurationSwitch {
     /// A rendered file could not be put in place because something other than a file or symlink stands there.
     struct Occupied: Error, CustomStringConvertible {
         let path: String
-        var description: String { "\(path) is neither a file nor a symlink, so no configuration file can take its place" }
+        var description: String {
+            "\(path) is neither a file nor a symlink, so no configuration file can take its place"
+        }
     }
 
     /// Makes the configuration of `target` the live one, where that of `source` is (or may partly be) now. Both may be nil: the

@@ -37,7 +37,8 @@ extension HTTPFailure: ExplainedError {
         switch kind {
         case .nameNotFound: "check the host name in the settings, and the name servers in /etc/resolv.conf"
         case .noCertificates: "install ca-certificates, or name a bundle in AWS_CA_BUNDLE or SSL_CERT_FILE"
-        case .tls(.unknownAuthority): "add the authority's certificate to the host's bundle, or name one in AWS_CA_BUNDLE"
+        case .tls(.unknownAuthority):
+            "add the authority's certificate to the host's bundle, or name one in AWS_CA_BUNDLE"
         case .refused, .connectTimeout, .networkUnreachable: "check the address, the security group and the route to it"
         case .proxy: "check https_proxy and no_proxy"
         default: nil
@@ -47,7 +48,15 @@ extension HTTPFailure: ExplainedError {
 
 extension StoreError: ExplainedError {
     var exitStatus: ExitStatus {
-        if isPermission { .permission } else if isUnreachable { .unreachable } else if isSettings { .settings } else { .failed }
+        if isPermission {
+            .permission
+        } else if isUnreachable {
+            .unreachable
+        } else if isSettings {
+            .settings
+        } else {
+            .failed
+        }
     }
     var retryCanHelp: Bool {
         switch self {
@@ -79,7 +88,8 @@ extension RestoreError: ExplainedError {
     var exitStatus: ExitStatus { isOutOfRoom ? .noRoom : .badInput }
     var advice: String? {
         switch self {
-        case .checksumMismatch, .badArchive: "make the backup again; amorce restore --from URL --to DIR tries it without a boot"
+        case .checksumMismatch, .badArchive:
+            "make the backup again; amorce restore --from URL --to DIR tries it without a boot"
         case .noRoom: "free room or inodes on that file system (df -h, df -i), or lower `keep`"
         default: nil
         }
@@ -140,7 +150,8 @@ extension ProveRelease.Answer: ExplainedError {
         case .wrongStatus(let url, _, 404, _) where url.hasSuffix("/amorce/release"):
             "another virtual host answers for that name: check its ServerName, and `probe.connect-to`"
         case .wrongStatus: "check `probe.url` and `probe.expect`"
-        case .wrongRelease: "a service did not load the new configuration: check `services`, and which virtual host answers"
+        case .wrongRelease:
+            "a service did not load the new configuration: check `services`, and which virtual host answers"
         case .missingText: "check `probe.contains`"
         case .noAnswer: "check that the web server listens where `probe.connect-to` says"
         }

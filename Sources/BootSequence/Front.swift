@@ -13,7 +13,8 @@ struct StoreAccess {
 
     func store(_ location: StoreLocation, _ settings: BackupSettings?) throws -> any ObjectStore {
         var options = StoreOptions(environment: environment)
-        options.region = settings?.region ?? environment["AWS_REGION"] ?? environment["AWS_DEFAULT_REGION"] ?? identity.region
+        options.region =
+            settings?.region ?? environment["AWS_REGION"] ?? environment["AWS_DEFAULT_REGION"] ?? identity.region
         options.endpoint = settings?.endpoint
         options.isAnonymous = settings?.isAnonymous ?? false
         if let settings {
@@ -29,7 +30,8 @@ struct StoreAccess {
     /// A small text that the settings `include:`.
     func fetch(_ address: String, stop: StopFlag) throws -> [UInt8] {
         let location = try StoreLocation(parsing: address)
-        guard let bytes = try store(location, nil).read(key: location.key, limit: SettingsText.sizeLimit, stop: stop) else {
+        guard let bytes = try store(location, nil).read(key: location.key, limit: SettingsText.sizeLimit, stop: stop)
+        else {
             throw RestoreBackup.NotThere(location: location.description)
         }
         return bytes
@@ -60,7 +62,8 @@ struct Front {
         let environment = options.sources.environment
         let order = SettleSettings(layout: options.layout) { _ in [] }.metadataSources(options.sources)
         let (data, service) = try IdentifyInstance(
-            layout: options.layout, environment: environment, recorded: options.metadataFile, transport: transport, log: log
+            layout: options.layout, environment: environment, recorded: options.metadataFile, transport: transport,
+            log: log
         ).identify(order, stop: stop)
         let access = StoreAccess(
             layout: options.layout, environment: environment, identity: data.identity, service: service,
@@ -130,7 +133,9 @@ struct Front {
     var backupLocation: String { location?.description ?? "no backup" }
 
     func restoreBackup(log: Log) throws -> RestoreBackup {
-        guard let backup = settings.backup, let location else { throw RestoreBackup.NotThere(location: "`backup.from`") }
+        guard let backup = settings.backup, let location else {
+            throw RestoreBackup.NotThere(location: "`backup.from`")
+        }
         return RestoreBackup(
             settings: backup, location: location, store: try access.store(location, backup), owner: owner, log: log)
     }

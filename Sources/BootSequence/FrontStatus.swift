@@ -34,7 +34,15 @@ public struct FrontStatus: Sendable, Encodable {
         let wasKilled = report.outcome == .running && !isRunning
         let isOfThisBoot = report.bootIdentifier == Host.bootIdentifier(layout)
         let state: FrontState =
-            if isRunning { .running } else if wasKilled { .failed } else if !isOfThisBoot { .neverRun } else { report.state }
+            if isRunning {
+                .running
+            } else if wasKilled {
+                .failed
+            } else if isOfThisBoot {
+                report.state
+            } else {
+                .neverRun
+            }
         return FrontStatus(
             state: state, report: report, wasKilled: wasKilled, isReady: health != nil, releases: releases)
     }

@@ -58,7 +58,8 @@ struct PreviewSession {
     let log: Log
 
     init(
-        options: RunOptions, transport: any HTTPTransport, stop: StopFlag, observer: @escaping @Sendable (RunEvent) -> Void
+        options: RunOptions, transport: any HTTPTransport, stop: StopFlag,
+        observer: @escaping @Sendable (RunEvent) -> Void
     ) {
         self.options = options
         self.transport = transport
@@ -131,7 +132,8 @@ struct PreviewSession {
         }
         preview.delta = try inStep(.sync, "planning the delta from \(settings.from)") {
             try front.syncDelta(settings, log: log).plan(
-                into: options.layout.release(front.settings.app, live.identifier), protecting: front.protectedPaths, stop: stop)
+                into: options.layout.release(front.settings.app, live.identifier), protecting: front.protectedPaths,
+                stop: stop)
         }
     }
 }
@@ -156,7 +158,8 @@ struct FileComparison {
                 path: entry.path, change: .create,
                 diff: entry.kind == .symlink
                     ? ["+ -> \(Printable.text(entry.target))"]
-                    : TextDiff.unified("", entry.shownText(file.bytes), oldName: "/dev/null", newName: entry.path), note: nil)
+                    : TextDiff.unified("", entry.shownText(file.bytes), oldName: "/dev/null", newName: entry.path),
+                note: nil)
         }
         if try ConfigurationSwitch(store: front.store).isInPlace(entry) {
             return Preview.File(path: entry.path, change: .same, diff: [], note: nil)
@@ -164,7 +167,8 @@ struct FileComparison {
         var result = Preview.File(path: entry.path, change: .change, diff: [], note: nil)
         if entry.kind == .symlink {
             result.diff = [
-                "- -> \(Printable.text(Files.linkTarget(place) ?? "(no symlink)"))", "+ -> \(Printable.text(entry.target))",
+                "- -> \(Printable.text(Files.linkTarget(place) ?? "(no symlink)"))",
+                "+ -> \(Printable.text(entry.target))",
             ]
             return result
         }

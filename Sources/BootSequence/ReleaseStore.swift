@@ -49,7 +49,8 @@ public struct ReleaseStore: Sendable {
 
     /// Any app's live release: what a front serves does not depend on the settings that can be read now.
     public static func liveApp(layout: HostLayout) throws -> String? {
-        try read(Live.self, layout.state + "/live.json")?.app ?? read(SwitchJournal.self, layout.state + "/switch.json")?.app
+        try read(Live.self, layout.state + "/live.json")?.app
+            ?? read(SwitchJournal.self, layout.state + "/switch.json")?.app
     }
 
     // MARK: records
@@ -74,7 +75,9 @@ public struct ReleaseStore: Sendable {
     /// Every release with a record and its folder, oldest first.
     public func records() throws -> [ReleaseRecord] {
         try Files.names(in: releasesState).compactMap { name in
-            guard let record = try record(name), record.app == app, Files.exists(layout.release(app, name)) else { return nil }
+            guard let record = try record(name), record.app == app, Files.exists(layout.release(app, name)) else {
+                return nil
+            }
             return record
         }
     }
@@ -163,41 +166,5 @@ public struct ReleaseStore: Sendable {
     static func isIdentifier(_ text: String) -> Bool {
         text.utf8.count >= 14 && text.utf8.prefix(14).allSatisfy { (0x30...0x39).contains($0) }
             && text.utf8.dropFirst(14).allSatisfy { $0 == 0x2d || (0x30...0x39).contains($0) }
-    }
-}
-
-/// A point in time in UTC, without a calendar library: days to a date by the civil-from-days rule of the proleptic Gregorian
-/// calendar.
-public struct UTCStamp: Sendable {
-    public let year: Int64, month: Int64, day: Int64, hour: Int64, minute: Int64, second: Int64
-
-    public init(secondsSince1970 seconds: Int64) {
-        let days = Int64((Double(seconds) / 86400).rounded(.down))
-        let rest = seconds - days * 86400
-        hour = rest / 3600
-        minute = rest % 3600 / 60
-        second = rest % 60
-        // Years are counted from 1 March, so that the leap day is the last of its year.
-        let shifted = days + 719_468
-        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let shiftedMonth = (5 * dayOfYear + 2) / 153
-        day = dayOfYear - (153 * shiftedMonth + 2) / 5 + 1
-        month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
-        year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
-    }
-
-    /// `20261124143501`
-    public var digits: String { pad(year, 4) + pad(month) + pad(day) + pad(hour) + pad(minute) + pad(second) }
-    /// `2026-11-24T14:35:01Z`, RFC 3339.
-    public var text: String {
-        "\(pad(year, 4))-\(pad(month))-\(pad(day))T\(pad(hour)):\(pad(minute)):\(pad(second))Z"
-    }
-
-    private func pad(_ value: Int64, _ width: Int = 2) -> String {
-        let digits = String(value)
-        return String(repeating: "0", count: max(0, width - digits.count)) + digits
     }
 }

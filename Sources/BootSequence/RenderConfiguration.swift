@@ -41,10 +41,13 @@ struct RenderConfiguration {
         return files
     }
 
-    private func render(_ item: TemplateTree.Item, _ values: TemplateValue, _ release: ReleaseFacts) throws -> RenderedFile {
+    private func render(
+        _ item: TemplateTree.Item, _ values: TemplateValue, _ release: ReleaseFacts
+    ) throws -> RenderedFile {
         let isInRelease = item.target.hasPrefix(TemplateTree.releaseFolder)
         let inside = String(item.target.dropFirst(TemplateTree.releaseFolder.count))
-        let path = isInRelease ? HostLayout().release(settings.app, release.identifier) + "/" + inside : "/" + item.target
+        let path =
+            isInRelease ? HostLayout().release(settings.app, release.identifier) + "/" + inside : "/" + item.target
         let place: RenderedFile.Place = isInRelease ? .release(inside) : .host
         switch item.source {
         case .symlink(let target):
@@ -59,15 +62,16 @@ struct RenderConfiguration {
             let text = try template.render(values)
             let mode = template.mode ?? item.mode
             if !text.secretRanges.isEmpty && mode & 0o004 != 0 {
-                log.warning("\(path) holds a secret and is readable by every user; give \(source) a header with mode=0640")
+                log.warning(
+                    "\(path) holds a secret and is readable by every user; give \(source) a header with mode=0640")
             }
             return try file(place, path, text.bytes, text.secretRanges, mode: mode, owner: template.owner, item)
         }
     }
 
     private func file(
-        _ place: RenderedFile.Place, _ path: String, _ bytes: [UInt8], _ secrets: [Range<Int>], mode: UInt32, owner: String?,
-        _ item: TemplateTree.Item
+        _ place: RenderedFile.Place, _ path: String, _ bytes: [UInt8], _ secrets: [Range<Int>], mode: UInt32,
+        owner: String?, _ item: TemplateTree.Item
     ) throws -> RenderedFile {
         // Files of the release belong to whom the release belongs to; files of the host to root.
         let name = owner ?? (place == .host ? nil : settings.owner)

@@ -36,11 +36,15 @@ struct RestoreBackup {
 
     /// Restores into `directory`, which exists and is empty. A backup that vanishes or is replaced while it is read is given
     /// up for what the store has by then, twice at the most.
-    func restore(into directory: String, stop: StopFlag, progress: @escaping ProgressHandler) throws -> ReleaseRecord.Backup {
+    func restore(
+        into directory: String, stop: StopFlag, progress: @escaping ProgressHandler
+    ) throws -> ReleaseRecord.Backup {
         var attempt = 0
         while true {
             do {
-                guard let candidate = try candidates(stop: stop).first else { throw NotThere(location: location.description) }
+                guard let candidate = try candidates(stop: stop).first else {
+                    throw NotThere(location: location.description)
+                }
                 return try restore(candidate, into: directory, stop: stop, progress: progress)
             } catch let error as StoreError where attempt < 2 {
                 switch error {
@@ -69,11 +73,14 @@ struct RestoreBackup {
         options.owner = owner
         options.expectedSHA256 = try restore.checksumBeside(object, stop: stop)
         log.detail(
-            "restoring \(object.key)" + (options.expectedSHA256 == nil ? ", which has no .sha256 beside it" : ", checked against its .sha256"))
+            "restoring \(object.key)"
+                + (options.expectedSHA256 == nil ? ", which has no .sha256 beside it" : ", checked against its .sha256")
+        )
         let result = try restore.restore(object, into: directory, options: options, stop: stop, progress: progress)
         for warning in result.warnings { log.warning("\(Files.name(of: object.key)): \(warning)") }
         return ReleaseRecord.Backup(
-            location: store.location, key: object.key, etag: object.etag, version: object.version, sha256: result.sha256,
+            location: store.location, key: object.key, etag: object.etag, version: object.version,
+            sha256: result.sha256,
             time: candidate.time, files: result.files, bytes: result.bytes)
     }
 }

@@ -14,7 +14,8 @@ struct Rollback {
             case .nothingLive: "no release is live"
             case .noPrevious(let live): "release \(live) has no proved release before it"
             case .unknown(let name, let there):
-                "there is no release \(Printable.text(name, limit: 60))" + (there.isEmpty ? "" : "; there are: " + there.joined(separator: ", "))
+                "there is no release \(Printable.text(name, limit: 60))"
+                    + (there.isEmpty ? "" : "; there are: " + there.joined(separator: ", "))
             case .notProved(let name): "release \(name) was never proved"
             case .alreadyLive(let name): "release \(name) is live already"
             }

@@ -63,12 +63,6 @@ public indirect enum RsyncFailure: Error, Sendable, Equatable, CustomStringConve
         }
     }
 
-    /// The folder is part old, part new: it must be thrown away or brought again.
-    public var isIncomplete: Bool {
-        if case .incomplete = self { return true }
-        return false
-    }
-
     /// What happened, whether or not the transfer had begun. Whoever throws the folder away can go by this one's
     /// `isUnreachable`.
     public var cause: RsyncFailure {

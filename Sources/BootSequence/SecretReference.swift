@@ -46,7 +46,9 @@ struct SecretResolver {
                 return .text(secret.revealedBytes, isSecret: true)
             }
             var map: [String: TemplateValue] = [:]
-            for entry in entries { map[entry.key] = value(entry.value, path: path + "." + entry.key, problems: problems) }
+            for entry in entries {
+                map[entry.key] = value(entry.value, path: path + "." + entry.key, problems: problems)
+            }
             return .map(map)
         }
     }
@@ -72,9 +74,11 @@ struct SecretResolver {
             switch try SecretReference(parsing: text) {
             case .environment(let name):
                 if let value = environment[name] { return Secret(value) }
-                problems.add(node.origin, "`\(path).secret`: the environment has no variable \(Printable.text(name, limit: 60))")
+                problems.add(
+                    node.origin, "`\(path).secret`: the environment has no variable \(Printable.text(name, limit: 60))")
             case .file(let file):
-                return Secret(bytes: Self.withoutNewline(try FileReading.bytes(layout.path(file), limit: Self.sizeLimit)))
+                return Secret(
+                    bytes: Self.withoutNewline(try FileReading.bytes(layout.path(file), limit: Self.sizeLimit)))
             }
         } catch let unusable as SecretReference.Unusable {
             problems.add(node.origin, "`\(path).secret` \(unusable.reason)")

@@ -1,10 +1,13 @@
+internal import ConfigTemplates
 internal import HostSystem
 
 /// Collects what is wrong while settings are read, so that all of it can be told at once. Used by one thread.
 final class ProblemList {
     private(set) var problems: [SettingsProblem] = []
 
-    func add(_ origin: SettingsOrigin, _ message: String) { problems.append(SettingsProblem(origin: origin, message: message)) }
+    func add(_ origin: SettingsOrigin, _ message: String) {
+        problems.append(SettingsProblem(origin: origin, message: message))
+    }
 }
 
 /// Reads one map of the settings by the names and types that its caller asks for. A value of the wrong type becomes a problem
@@ -138,34 +141,8 @@ final class SettingsReader {
         guard case .map(let entries)? = tree?.content else { return }
         for entry in entries where !known.contains(entry.key) {
             let name = Printable.text(entry.key, limit: 60)
-            let nearest = Suggestion.nearest(to: entry.key, among: known).map { "; did you mean `\($0)`?" } ?? ""
+            let nearest = Spelling.nearest(to: entry.key, among: known).map { "; did you mean `\($0)`?" } ?? ""
             problemList.add(entry.origin, "unknown key `\(path.isEmpty ? name : path + "." + name)`" + nearest)
         }
-    }
-}
-
-/// The known word that a mistyped one probably stands for.
-enum Suggestion {
-    static func nearest(to word: String, among candidates: [String]) -> String? {
-        let limit = max(1, word.count / 3)
-        return Set(candidates).map { ($0, distance(word.lowercased(), $0.lowercased())) }
-            .filter { $0.1 <= limit }.min { ($0.1, $0.0) < ($1.1, $1.0) }?.0
-    }
-
-    /// Edits of one character, two neighbours exchanged counting as one (Damerau and Levenshtein, restricted).
-    static func distance(_ left: String, _ right: String) -> Int {
-        let a = Array(left.prefix(64))
-        let b = Array(right.prefix(64))
-        var rows = [Array(0...b.count)]
-        for i in 0..<a.count {
-            var row = [i + 1]
-            for j in 0..<b.count {
-                var best = min(rows[i][j] + (a[i] == b[j] ? 0 : 1), rows[i][j + 1] + 1, row[j] + 1)
-                if i > 0, j > 0, a[i] == b[j - 1], a[i - 1] == b[j] { best = min(best, rows[i - 1][j - 1] + 1) }
-                row.append(best)
-            }
-            rows.append(row)
-        }
-        return rows[a.count][b.count]
     }
 }

@@ -63,7 +63,9 @@ public struct SettingsTree: Sendable {
 
     /// Null as YAML writes it.
     var isNull: Bool {
-        if case .scalar(let text, let isPlain) = content { return isPlain && ["", "~", "null", "Null", "NULL"].contains(text) }
+        if case .scalar(let text, let isPlain) = content {
+            return isPlain && ["", "~", "null", "Null", "NULL"].contains(text)
+        }
         return false
     }
 
@@ -84,7 +86,9 @@ public struct SettingsTree: Sendable {
     /// A map with one value at a dotted path: what a flag or a variable sets.
     static func single(_ path: [String], _ value: String, origin: SettingsOrigin) -> SettingsTree {
         var tree = SettingsTree(.scalar(value, isPlain: true), origin: origin)
-        for key in path.reversed() { tree = SettingsTree(.map([Entry(key: key, origin: origin, value: tree)]), origin: origin) }
+        for key in path.reversed() {
+            tree = SettingsTree(.map([Entry(key: key, origin: origin, value: tree)]), origin: origin)
+        }
         return tree
     }
 }
@@ -160,7 +164,8 @@ struct SettingsText {
         if count > Self.nodeLimit { throw refusal("more than \(Self.nodeLimit) values") }
         switch node {
         case .scalar(let scalar):
-            return SettingsTree(.scalar(scalar.string, isPlain: scalar.style == .plain || scalar.style == .any), origin: origin(node))
+            return SettingsTree(
+                .scalar(scalar.string, isPlain: scalar.style == .plain || scalar.style == .any), origin: origin(node))
         case .sequence(let items):
             var list: [SettingsTree] = []
             for item in items { list.append(try convert(item)) }
@@ -168,7 +173,9 @@ struct SettingsText {
         case .mapping(let pairs):
             var entries: [SettingsTree.Entry] = []
             for (key, value) in pairs {
-                guard case .scalar(let name) = key else { throw refusal("a key must be a word", line: key.mark?.line ?? 1) }
+                guard case .scalar(let name) = key else {
+                    throw refusal("a key must be a word", line: key.mark?.line ?? 1)
+                }
                 entries.append(.init(key: name.string, origin: origin(key), value: try convert(value)))
             }
             return SettingsTree(.map(entries), origin: origin(node))

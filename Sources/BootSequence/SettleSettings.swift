@@ -70,7 +70,9 @@ public struct SettleSettings: Sendable {
             guard case .scalar(let name, _) = item.content, Settings.isName(name) else { return nil }
             do {
                 let file = try TemplateTree(layout: layout).defaults(of: name)
-                guard let bytes = try FileReading.bytesIfPresent(file, limit: SettingsText.sizeLimit) else { return nil }
+                guard let bytes = try FileReading.bytesIfPresent(file, limit: SettingsText.sizeLimit) else {
+                    return nil
+                }
                 let values = try SettingsText.parse(String(decoding: bytes, as: UTF8.self), source: file)
                 return SettingsTree(
                     .map([.init(key: "values", origin: values.origin, value: values)]), origin: values.origin)
@@ -103,7 +105,8 @@ public struct SettleSettings: Sendable {
             if let bytes = try FileReading.bytesIfPresent(layout.settingsFile, limit: SettingsText.sizeLimit) {
                 try add(String(decoding: bytes, as: UTF8.self), layout.settingsFile)
             }
-            for name in try Files.names(in: layout.settingsFolder) where name.hasSuffix(".yaml") && !name.hasPrefix(".") {
+            let names = try Files.names(in: layout.settingsFolder)
+            for name in names where name.hasSuffix(".yaml") && !name.hasPrefix(".") {
                 let path = layout.settingsFolder + "/" + name
                 try add(try FileReading.text(path, limit: SettingsText.sizeLimit), path)
             }
@@ -148,7 +151,8 @@ public struct SettleSettings: Sendable {
         Settings.scalarPaths.compactMap { path in
             let name = Self.variable(path)
             guard let value = environment[name] else { return nil }
-            return .single(path.split(separator: ".").map(String.init), value, origin: SettingsOrigin("environment \(name)"))
+            return .single(
+                path.split(separator: ".").map(String.init), value, origin: SettingsOrigin("environment \(name)"))
         }
     }
 
@@ -190,7 +194,9 @@ extension SettingsTree {
                 for (index, item) in items.enumerated() { walk(item, "\(path)[\(index)]") }
             case .map(let entries):
                 // A reference is not the secret: it is shown, and its content never is.
-                if entries.count == 1, entries[0].key == "secret", case .scalar(let text, _) = entries[0].value.content {
+                if entries.count == 1, entries[0].key == "secret",
+                    case .scalar(let text, _) = entries[0].value.content
+                {
                     lines.append((path, "(secret from \(Self.shown(text)))", tree.origin))
                     return
                 }

@@ -22,7 +22,8 @@ public struct StandaloneRestore {
     private let recorder: RunRecorder
 
     public init(
-        options: RunOptions, transport: any HTTPTransport, stop: StopFlag, observer: @escaping @Sendable (RunEvent) -> Void
+        options: RunOptions, transport: any HTTPTransport, stop: StopFlag,
+        observer: @escaping @Sendable (RunEvent) -> Void
     ) {
         self.options = options
         self.transport = transport
@@ -46,16 +47,20 @@ public struct StandaloneRestore {
             try perform(backup, into: directory, owner: owner)
         }
         return Result(
-            key: restored.key, sha256: restored.sha256, files: restored.files, bytes: restored.bytes, time: restored.time)
+            key: restored.key, sha256: restored.sha256, files: restored.files, bytes: restored.bytes,
+            time: restored.time)
     }
 
-    private func perform(_ backup: BackupSettings, into directory: String, owner: String?) throws -> ReleaseRecord.Backup {
+    private func perform(
+        _ backup: BackupSettings, into directory: String, owner: String?
+    ) throws -> ReleaseRecord.Backup {
         let location = try StoreLocation(parsing: backup.from)
         var account: (owner: UInt32, group: UInt32)?
         if let owner {
             guard let found = Accounts.resolve(owner, layout: options.layout) else {
                 throw BootFailure(
-                    .restore, "finding the owner", cause: "there is no user or group \(Printable.text(owner))", status: .usage)
+                    .restore, "finding the owner", cause: "there is no user or group \(Printable.text(owner))",
+                    status: .usage)
             }
             account = found
         }
@@ -66,7 +71,8 @@ public struct StandaloneRestore {
         try Files.makeNewDirectory(staging, mode: 0o700)
         do {
             let store = try access(location, backup).store(location, backup)
-            let step = RestoreBackup(settings: backup, location: location, store: store, owner: account, log: recorder.log)
+            let step = RestoreBackup(
+                settings: backup, location: location, store: store, owner: account, log: recorder.log)
             let restored = try step.restore(into: staging, stop: stop, progress: recorder.progress(of: .restore))
             try Files.changeMode(staging, 0o755)
             // Over an empty directory rename(2) works; an absent one it creates.

@@ -99,11 +99,12 @@ struct SwitchRelease {
             target.state = .rejected
             try store.save(target)
         }
-        if !filesOnly {
+        // Without a release before it there is nothing to load again: PHP-FPM cannot even run without a pool. What the services
+        // have in memory is not said to be ready, and the next switch replaces it.
+        if !filesOnly && source != nil {
             do {
                 try ServiceControl(journal.services, log: log).reload(stop: stop)
             } catch let error where !(error is StopReason) {
-                // Without a release before it, services need not even be able to start.
                 log.warning("after taking a switch back: \(error)")
             }
         }

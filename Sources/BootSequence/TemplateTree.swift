@@ -1,3 +1,4 @@
+internal import ConfigTemplates
 internal import HostSystem
 
 /// The template files of a front: the shipped sets that the settings name, in their order, and the site's own on top. A file
@@ -29,7 +30,8 @@ struct TemplateTree {
         let known: [String]
         var description: String {
             "there is no template set `\(name)`"
-                + (Suggestion.nearest(to: name, among: known).map { "; did you mean `\($0)`?" } ?? "; there are: " + known.joined(separator: ", "))
+                + (Spelling.nearest(to: name, among: known).map { "; did you mean `\($0)`?" }
+                    ?? "; there are: " + known.joined(separator: ", "))
         }
     }
 
@@ -65,13 +67,15 @@ struct TemplateTree {
             guard let status = try Files.status(path) else { continue }
             switch status.kind {
             case .directory: try collect(path, below + "/", isSet: isSet, into: &items)
-            case .symlink: items[below] = Item(target: below, source: .symlink(target: Files.linkTarget(path) ?? ""), mode: 0o777)
+            case .symlink:
+                items[below] = Item(target: below, source: .symlink(target: Files.linkTarget(path) ?? ""), mode: 0o777)
             case .regular:
                 // What editors and package tools leave behind is no template.
                 if name.hasSuffix("~") || name.hasSuffix(".swp") || name.contains(".dpkg-") { continue }
                 let isTemplate = name.hasSuffix(Self.suffix)
                 let target = isTemplate ? String(below.dropLast(Self.suffix.count)) : below
-                items[target] = Item(target: target, source: isTemplate ? .template(path) : .plain(path), mode: status.mode & 0o777)
+                items[target] = Item(
+                    target: target, source: isTemplate ? .template(path) : .plain(path), mode: status.mode & 0o777)
             case .other: continue
             }
         }

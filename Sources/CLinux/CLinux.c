@@ -38,8 +38,6 @@ int amorce_openat(int directory, const char *path, int flags, mode_t mode) {
     return openat(directory, path, flags, mode);
 }
 
-int amorce_fcntl(int descriptor, int command, long argument) { return fcntl(descriptor, command, argument); }
-
 int amorce_clone_file(int destination, int source) { return ioctl(destination, FICLONE, source); }
 
 ssize_t amorce_copy_range(int destination, int source, size_t size) {
@@ -53,10 +51,6 @@ ssize_t amorce_copy_range(int destination, int source, size_t size) {
         done += written;
     }
     return count;
-}
-
-int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name) {
-    return renameat2(old_directory, old_name, new_directory, new_name, RENAME_EXCHANGE);
 }
 
 int amorce_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
@@ -82,8 +76,6 @@ void amorce_name_thread(const char *name) { pthread_setname_np(pthread_self(), n
 int amorce_exited(int status) { return WIFEXITED(status); }
 int amorce_exit_status(int status) { return WEXITSTATUS(status); }
 int amorce_termination_signal(int status) { return WTERMSIG(status); }
-
-int amorce_pidfd_open(pid_t process) { return (int)syscall(SYS_pidfd_open, process, 0); }
 
 int amorce_random(void *buffer, size_t size) {
     return getrandom(buffer, size, 0) == (ssize_t)size ? 0 : -1;

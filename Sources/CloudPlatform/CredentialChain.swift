@@ -34,7 +34,8 @@ public struct CredentialChain: CredentialProvider {
         case (let key?, let secret?):
             named = .keys(
                 Credentials(
-                    accessKey: key, secretKey: Secret(secret), sessionToken: value("AWS_SESSION_TOKEN").map { Secret($0) },
+                    accessKey: key, secretKey: Secret(secret),
+                    sessionToken: value("AWS_SESSION_TOKEN").map { Secret($0) },
                     origin: "environment"))
         }
         // A system service has no HOME (systemd.exec(5)): then there is no such file.
@@ -76,7 +77,9 @@ public struct CredentialChain: CredentialProvider {
 
     private func fromFile() throws -> Credentials? {
         guard let file else {
-            if isProfileNamed { log.detail("AWS_PROFILE is set, but there is no HOME to look for a credentials file in") }
+            if isProfileNamed {
+                log.detail("AWS_PROFILE is set, but there is no HOME to look for a credentials file in")
+            }
             return nil
         }
         let bytes: [UInt8]?
@@ -95,7 +98,8 @@ public struct CredentialChain: CredentialProvider {
         let text = String(decoding: bytes, as: UTF8.self)
         if let found = try SharedCredentialsFile.credentials(profile: profile, in: text, path: file) { return found }
         if isProfileNamed {
-            throw CredentialProblem.file(path: file, why: "has no key pair for the profile \(Printable.text(profile, limit: 80))")
+            throw CredentialProblem.file(
+                path: file, why: "has no key pair for the profile \(Printable.text(profile, limit: 80))")
         }
         return nil
     }

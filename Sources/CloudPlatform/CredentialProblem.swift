@@ -19,7 +19,8 @@ public enum CredentialProblem: Error, Sendable, Equatable, CustomStringConvertib
     public var description: String {
         switch self {
         case .noInstanceProfile: "this instance has no role: no instance profile is attached to it"
-        case .roleName(let name): "instance metadata names a role that cannot be one: \"\(Printable.text(name, limit: 80))\""
+        case .roleName(let name):
+            "instance metadata names a role that cannot be one: \"\(Printable.text(name, limit: 80))\""
         case .refused(let role, let code, let message):
             "instance metadata has no credentials for the role \(role): \(Printable.text(code, limit: 80))"
                 + (message.isEmpty ? "" : " (\(Printable.text(message, limit: 200)))")

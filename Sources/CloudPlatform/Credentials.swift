@@ -10,7 +10,9 @@ public struct Credentials: Sendable, Equatable {
     /// Where they came from, for messages: `environment`, `instance role front`, `profile default`.
     public let origin: String
 
-    public init(accessKey: String, secretKey: Secret, sessionToken: Secret? = nil, expires: Int64? = nil, origin: String) {
+    public init(
+        accessKey: String, secretKey: Secret, sessionToken: Secret? = nil, expires: Int64? = nil, origin: String
+    ) {
         self.accessKey = accessKey
         self.secretKey = secretKey
         self.sessionToken = sessionToken

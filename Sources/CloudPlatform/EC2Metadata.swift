@@ -36,7 +36,8 @@ public final class EC2Metadata: MetadataProvider, Sendable {
     }
 
     init(
-        transport: any HTTPTransport, environment: [String: String], patience: Duration, log: Log, pacing: MetadataPacing
+        transport: any HTTPTransport, environment: [String: String], patience: Duration, log: Log,
+        pacing: MetadataPacing
     ) {
         self.transport = transport
         endpoint = Result { () throws(MetadataProblem) in try MetadataEndpoint(environment: environment) }
@@ -100,7 +101,8 @@ public final class EC2Metadata: MetadataProvider, Sendable {
             result[key] = try shape.checked(value, item: "identity document: \(key)")
         }
         if let other = result["instanceId"], other != id {
-            throw MetadataProblem.malformed(item: "identity document", why: "it is of \(other), and this instance is \(id)")
+            throw MetadataProblem.malformed(
+                item: "identity document", why: "it is of \(other), and this instance is \(id)")
         }
         return result
     }
@@ -114,7 +116,9 @@ public final class EC2Metadata: MetadataProvider, Sendable {
         }
         let keys = String(decoding: listing, as: UTF8.self).split(whereSeparator: \.isNewline).map(String.init)
         // AWS allows 50 tags.
-        guard keys.count <= 200 else { throw MetadataProblem.malformed(item: "list of tags", why: "\(keys.count) of them") }
+        guard keys.count <= 200 else {
+            throw MetadataProblem.malformed(item: "list of tags", why: "\(keys.count) of them")
+        }
         var result: [String: String] = [:]
         for key in keys {
             // EC2 refuses other keys while tags are shown in the metadata; one with a slash would ask for another item.
@@ -202,7 +206,8 @@ public final class EC2Metadata: MetadataProvider, Sendable {
         var text = response.text
         if text.hasSuffix("\n") { text.removeLast() }
         guard MetadataShape.token.accepts(text) else {
-            throw MetadataProblem.malformed(item: "session token", why: "\(response.body.count) bytes that are no token")
+            throw MetadataProblem.malformed(
+                item: "session token", why: "\(response.body.count) bytes that are no token")
         }
         let granted = response.header("X-aws-ec2-metadata-token-ttl-seconds").flatMap { Int($0) } ?? Self.tokenLifetime
         let lifetime = min(max(granted, 1), Self.tokenLifetime)
@@ -234,7 +239,7 @@ public final class EC2Metadata: MetadataProvider, Sendable {
             do {
                 let response = try transport.perform(request, stop: stop)
                 session.withLock { $0.hasAnswered = true }
-                guard [429, 500, 502, 503, 504].contains(response.status) else { return response }
+                guard RetryPolicy.isLater(status: response.status) else { return response }
                 problem = .failing(path: path, status: response.status)
             } catch let reason as StopReason {
                 throw reason

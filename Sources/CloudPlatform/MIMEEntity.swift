@@ -61,7 +61,8 @@ struct MIMEEntity {
 
     /// The name that whoever made the message gave the part.
     var fileName: String? {
-        Self.parameter("filename", of: header["content-disposition"]) ?? Self.parameter("name", of: header["content-type"])
+        Self.parameter("filename", of: header["content-disposition"])
+            ?? Self.parameter("name", of: header["content-type"])
     }
 
     var charset: String { Self.parameter("charset", of: header["content-type"])?.lowercased() ?? "us-ascii" }
@@ -81,7 +82,9 @@ struct MIMEEntity {
             var end = index
             if end > start.index, body[end - 1] == 0x0a { end -= 1 }
             if end > start.index, body[end - 1] == 0x0d { end -= 1 }
-            if let part = MIMEEntity(body[start.index..<end], line: start.line, mayLackHeader: true) { result.append(part) }
+            if let part = MIMEEntity(body[start.index..<end], line: start.line, mayLackHeader: true) {
+                result.append(part)
+            }
         }
         while true {
             let index = lines.rest.startIndex

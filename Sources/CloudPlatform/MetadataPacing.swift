@@ -23,8 +23,7 @@ struct MetadataPacing: Sendable {
     /// The wait before the attempt after `attempts` failed ones: from half to the whole of 200 ms, doubled each time, up to
     /// `ceiling`. The service limits requests per instance, so everything on it that retries must not do so in step.
     func delay(after attempts: Int, ceiling: Duration = .seconds(5)) -> Duration {
-        let doubled = Duration.milliseconds(200) * (1 << min(max(attempts - 1, 0), 10))
-        return min(doubled, ceiling) * (0.5 + 0.5 * jitter())
+        RetryPolicy.pause(afterFailure: attempts, first: .milliseconds(200), longest: ceiling, random: jitter())
     }
 
     /// Whether a request that had no answer got as far as a connection: it took longer than a connection may.

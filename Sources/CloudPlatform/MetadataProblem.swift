@@ -59,7 +59,8 @@ public enum MetadataProblem: Error, Sendable, Equatable, CustomStringConvertible
     public var retryCanHelp: Bool {
         switch self {
         case .unreachable, .failing, .silent, .tokenRefused: true
-        case .hopLimit, .disabled, .foreign, .switchedOff, .forbidden, .unexpected, .absent, .malformed, .tooLarge, .environment, .file:
+        case .hopLimit, .disabled, .foreign, .switchedOff, .forbidden, .unexpected, .absent, .malformed, .tooLarge,
+            .environment, .file:
             false
         }
     }

@@ -25,17 +25,21 @@ enum MetadataShape: Sendable {
                 && bytes.allSatisfy { Self.isAlphanumeric($0) || others.utf8.contains($0) }
         }
         switch self {
-        case .instance: return text.hasPrefix("i-") && holds(3...64, "-") && bytes.dropFirst(2).allSatisfy(Self.isHexadecimal)
+        case .instance:
+            return text.hasPrefix("i-") && holds(3...64, "-") && bytes.dropFirst(2).allSatisfy(Self.isHexadecimal)
         case .word: return holds(1...64, ".-_")
         case .state: return holds(1...64, ":")
         case .account: return bytes.count == 12 && bytes.allSatisfy(Self.isDigit)
         case .ipv4:
             let parts = text.split(separator: ".", omittingEmptySubsequences: false)
             return parts.count == 4 && parts.allSatisfy { $0.utf8.allSatisfy(Self.isDigit) && UInt8($0) != nil }
-        case .ipv6: return text.contains(":") && holds(2...45, ":.") && bytes.allSatisfy { Self.isHexadecimal($0) || $0 == 0x3a || $0 == 0x2e }
+        case .ipv6:
+            return text.contains(":") && holds(2...45, ":.")
+                && bytes.allSatisfy { Self.isHexadecimal($0) || $0 == 0x3a || $0 == 0x2e }
         case .tagKey: return holds(1...128, "+-=.,_:@") && text != "." && text != ".."
         case .role: return holds(1...64, "+=,.@_-") && text != "." && text != ".."
-        case .token: return (1...1024).contains(bytes.count) && bytes.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != 0x3c }
+        case .token:
+            return (1...1024).contains(bytes.count) && bytes.allSatisfy { $0 > 0x20 && $0 < 0x7f && $0 != 0x3c }
         case .path:
             return text.hasPrefix("/latest/") && holds(8...300, "/+-=.,_:@")
                 && !text.split(separator: "/").contains { $0 == "." || $0 == ".." }

@@ -82,8 +82,10 @@ public struct NoCloudSeed: MetadataProvider {
             guard rest.isEmpty || rest.first?.isWhitespace == true else { continue }
             let key = unquoted(line[..<colon])
             guard let key, let value = unquoted(rest) else {
-                throw .file(path: path, why: "has a value for \(Printable.text(String(line[..<colon]), limit: 60)) "
-                    + "that amorce cannot read: write it without quotes or escapes, or write the file as JSON")
+                throw .file(
+                    path: path,
+                    why: "has a value for \(Printable.text(String(line[..<colon]), limit: 60)) "
+                        + "that amorce cannot read: write it without quotes or escapes, or write the file as JSON")
             }
             // A block or a nested mapping follows: nothing that is used is one.
             if value.isEmpty || value == "|" || value == ">" { continue }

@@ -39,7 +39,8 @@ public final class RoleCredentials: CredentialProvider {
     }
 
     init(
-        metadata: EC2Metadata, patience: Duration, log: Log, now: @escaping @Sendable () -> Int64, pacing: MetadataPacing
+        metadata: EC2Metadata, patience: Duration, log: Log, now: @escaping @Sendable () -> Int64,
+        pacing: MetadataPacing
     ) {
         self.metadata = metadata
         self.patience = patience
@@ -71,7 +72,8 @@ public final class RoleCredentials: CredentialProvider {
             } catch {
                 let still = expires - self.now()
                 guard still > 0 || state.wasBornExpired else {
-                    throw CredentialProblem.expired(origin: held.origin, cause: Printable.text(String(describing: error)))
+                    throw CredentialProblem.expired(
+                        origin: held.origin, cause: Printable.text(String(describing: error)))
                 }
                 state.nextAttempt = self.now() + Self.interval / 2
                 let message = "\(error); the present credentials are good for \(Duration.seconds(max(still, 0)).spoken)"
@@ -114,7 +116,8 @@ public final class RoleCredentials: CredentialProvider {
                 // IAM needs seconds to know a new role; a document cut off on the way is whole the next time.
                 var isSlow = false
                 if case .refused = problem { isSlow = true }
-                let wait = isSlow ? pacing.delay(after: attempts + 3, ceiling: .seconds(10)) : pacing.delay(after: attempts)
+                let wait =
+                    isSlow ? pacing.delay(after: attempts + 3, ceiling: .seconds(10)) : pacing.delay(after: attempts)
                 if pacing.now() + wait >= end { throw problem }
                 log.detail("\(problem); trying again")
                 try pacing.sleep(wait, stop)

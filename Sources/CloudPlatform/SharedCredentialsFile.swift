@@ -21,14 +21,18 @@ enum SharedCredentialsFile {
         return result
     }
 
-    static func credentials(profile name: String, in text: String, path: String) throws(CredentialProblem) -> Credentials? {
+    static func credentials(
+        profile name: String, in text: String, path: String
+    ) throws(CredentialProblem) -> Credentials? {
         guard let values = profile(name, in: text) else { return nil }
         let key = values["aws_access_key_id"] ?? ""
         let secret = values["aws_secret_access_key"] ?? ""
         let shown = Printable.text(name, limit: 80)
         if key.isEmpty && secret.isEmpty {
-            if let other = ["role_arn", "credential_process", "sso_session", "sso_start_url"].first(where: { values[$0] != nil }) {
-                throw .file(path: path, why: "the profile \(shown) uses \(other), which amorce does not; it needs a key pair")
+            let others = ["role_arn", "credential_process", "sso_session", "sso_start_url"]
+            if let other = others.first(where: { values[$0] != nil }) {
+                throw .file(
+                    path: path, why: "the profile \(shown) uses \(other), which amorce does not; it needs a key pair")
             }
             return nil
         }

@@ -23,8 +23,6 @@ public struct SigV4: Sendable, Equatable {
 
     /// The SHA-256 of no bytes, in hexadecimal.
     public static let emptyPayload = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    /// For S3 over TLS alone, where the payload is not at hand when the headers are made.
-    public static let unsignedPayload = "UNSIGNED-PAYLOAD"
 
     /// The request with `X-Amz-Date`, the session token where there is one, and `Authorization`. Every header that the
     /// request already has is signed, but for those that proxies change. `payload` is the hexadecimal SHA-256 of the
@@ -36,7 +34,7 @@ public struct SigV4: Sendable, Equatable {
         var signed = request
         let hash = payload ?? Self.hash(request.body)
         signed.headers.removeAll { Self.own.contains($0.name.lowercased()) }
-        signed.headers.append(("X-Amz-Date", ServerTime.stamp(now)))
+        signed.headers.append(("X-Amz-Date", UTCStamp(secondsSince1970: now).basic))
         if dialect == .s3 { signed.headers.append(("X-Amz-Content-Sha256", hash)) }
         if let token = credentials.sessionToken?.revealedText {
             signed.headers.append(("X-Amz-Security-Token", token))
@@ -90,17 +88,18 @@ public struct SigV4: Sendable, Equatable {
 
     func stringToSign(_ canonicalRequest: String, at now: Int64) -> String {
         [
-            "AWS4-HMAC-SHA256", ServerTime.stamp(now), scope(now), Digest.sha256(Array(canonicalRequest.utf8)).hex,
+            "AWS4-HMAC-SHA256", UTCStamp(secondsSince1970: now).basic, scope(now),
+            Digest.sha256(Array(canonicalRequest.utf8)).hex,
         ].joined(separator: "\n")
     }
 
     private func scope(_ now: Int64) -> String {
-        "\(ServerTime.stamp(now).prefix(8))/\(region)/\(service)/aws4_request"
+        "\(UTCStamp(secondsSince1970: now).dateDigits)/\(region)/\(service)/aws4_request"
     }
 
     private func signingKey(_ secret: Secret, _ now: Int64) -> [UInt8] {
         var key = Array("AWS4".utf8) + secret.revealedBytes
-        for part in [String(ServerTime.stamp(now).prefix(8)), region, service, "aws4_request"] {
+        for part in [UTCStamp(secondsSince1970: now).dateDigits, region, service, "aws4_request"] {
             key = Digest.hmacSHA256(key: key, Array(part.utf8))
         }
         return key

@@ -113,7 +113,8 @@ public struct UserData {
         let isOurs = entity.type == "text/x-amorce"
         // What cloud-init, too, judges by its first line; and what it unpacks first.
         let isUntyped = ["text/plain", "text/x-not-multipart", "application/octet-stream"].contains(entity.type)
-        let isCompressed = entity.type.hasPrefix("application/") && (entity.type.contains("gzip") || entity.type.contains("gunzip"))
+        let isCompressed =
+            entity.type.hasPrefix("application/") && (entity.type.contains("gzip") || entity.type.contains("gunzip"))
         guard isOurs || isUntyped || isCompressed else { return }
 
         var firstLine = 1

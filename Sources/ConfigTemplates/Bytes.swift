@@ -29,6 +29,15 @@ extension UInt8 {
     }
 }
 
+extension UInt8 {
+    /// The byte, or nil where the backslash before it takes its meaning away. `isEscaped` says so of this byte, and then of
+    /// the next.
+    func unescaped(_ isEscaped: inout Bool) -> UInt8? {
+        defer { isEscaped = !isEscaped && self == .backslash }
+        return isEscaped ? nil : self
+    }
+}
+
 extension Collection<UInt8> {
     /// Only letters, digits, `_` and the given marks. True for no bytes.
     func consists(ofWordsAnd marks: StaticString) -> Bool {

@@ -56,13 +56,7 @@ struct MySQLScanner: PlaceScanner {
             }
             hasText = true
         case .quoted(let quote):
-            if isEscaped {
-                isEscaped = false
-            } else if byte == quote {
-                place = .after
-            } else {
-                isEscaped = byte == .backslash
-            }
+            if byte.unescaped(&isEscaped) == quote { place = .after }
         case .after:
             if byte == .hash { place = .comment }
         }

@@ -48,9 +48,9 @@ struct PHPScanner: PlaceScanner {
         case .html: return readHTML(byte)
         case .code: readCode(byte)
         case .single:
-            if unescaped(byte) == .singleQuote { leaveString(byte) }
+            if byte.unescaped(&isEscaped) == .singleQuote { leaveString(byte) }
         case .backtick:
-            if unescaped(byte) == .backtick { leaveString(byte) }
+            if byte.unescaped(&isEscaped) == .backtick { leaveString(byte) }
         case .double(let label): readDouble(byte, label)
         case .nowdoc(let label): readDocumentLine(byte, label)
         case .label: readLabel(byte)
@@ -73,16 +73,6 @@ struct PHPScanner: PlaceScanner {
             if tail.hasSuffix("*/") { enter(.code) }
         }
         return nil
-    }
-
-    /// The byte, or nil where a backslash before it takes its meaning away.
-    private mutating func unescaped(_ byte: UInt8) -> UInt8? {
-        if isEscaped {
-            isEscaped = false
-            return nil
-        }
-        isEscaped = byte == .backslash
-        return byte
     }
 
     private mutating func readHTML(_ byte: UInt8) -> String? {
@@ -122,7 +112,7 @@ struct PHPScanner: PlaceScanner {
 
     private mutating func readDouble(_ byte: UInt8, _ label: [UInt8]?) {
         if let label, readDocumentLine(byte, label) { return }
-        switch unescaped(byte) {
+        switch byte.unescaped(&isEscaped) {
         case .doubleQuote? where label == nil: leaveString(byte)
         case UInt8(ascii: "{")? where tail.dropLast().last == .dollar,
             .dollar? where tail.dropLast().last == UInt8(ascii: "{"):

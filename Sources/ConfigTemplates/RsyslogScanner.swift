@@ -24,13 +24,7 @@ struct RsyslogScanner: PlaceScanner {
         switch place {
         case .code: readCode(byte)
         case .string(let quote):
-            if isEscaped {
-                isEscaped = false
-            } else if byte == quote {
-                place = .code
-            } else {
-                isEscaped = byte == .backslash
-            }
+            if byte.unescaped(&isEscaped) == quote { place = .code }
         case .backtick:
             if byte == .backtick { place = .code }
         case .lineComment:

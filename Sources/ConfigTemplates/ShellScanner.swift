@@ -39,18 +39,18 @@ struct ShellScanner: PlaceScanner {
         case .single:
             if byte == .singleQuote { frames.removeLast() }
         case .ansi:
-            if unescaped(byte) == .singleQuote { frames.removeLast() }
+            if byte.unescaped(&isEscaped) == .singleQuote { frames.removeLast() }
         case .double:
-            switch unescaped(byte) {
+            switch byte.unescaped(&isEscaped) {
             case .doubleQuote?: frames.removeLast()
             case .backtick?: frames.append(.backtick)
             case let byte?: expand(byte, previous)
             case nil: break
             }
         case .backtick:
-            if unescaped(byte) == .backtick { frames.removeLast() }
+            if byte.unescaped(&isEscaped) == .backtick { frames.removeLast() }
         case .parameter(let depth):
-            switch unescaped(byte) {
+            switch byte.unescaped(&isEscaped) {
             case UInt8(ascii: "{")?: replaceFrame(.parameter(depth: depth + 1))
             case UInt8(ascii: "}")?: replaceFrame(depth > 1 ? .parameter(depth: depth - 1) : nil)
             default: break
@@ -77,17 +77,8 @@ struct ShellScanner: PlaceScanner {
         if let frame { frames.append(frame) }
     }
 
-    private mutating func unescaped(_ byte: UInt8) -> UInt8? {
-        if isEscaped {
-            isEscaped = false
-            return nil
-        }
-        isEscaped = byte == .backslash
-        return byte
-    }
-
     private mutating func readWords(_ byte: UInt8, _ previous: UInt8?, _ parentheses: Int) -> String? {
-        guard unescaped(byte) != nil else { return nil }
+        guard byte.unescaped(&isEscaped) != nil else { return nil }
         switch byte {
         case .singleQuote: frames.append(previous == .dollar ? .ansi : .single)
         case .doubleQuote: frames.append(.double)

@@ -1,14 +1,17 @@
 /// Finds the name that someone probably meant.
-enum Spelling {
+public enum Spelling {
     /// The candidate nearest to `word`, or nil where none is near enough to be a typing error. A candidate that ends in
     /// `word` (`db.password` for `password`) is near whatever its length.
-    static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
+    public static func nearest(to word: String, among candidates: some Sequence<String>) -> String? {
         var best: (name: String, distance: Int)?
         let limit = max(1, word.utf8.count / 3)
         for candidate in candidates.sorted() where candidate != word {
             let distance: Int
             if candidate.hasSuffix("." + word) || word.hasSuffix("." + candidate) {
                 distance = 1
+            } else if abs(candidate.utf8.count - word.utf8.count) > limit {
+                // Too far without a look: a word may be as long as somebody writes it.
+                continue
             } else {
                 distance = self.distance(Array(word.lowercased().utf8), Array(candidate.lowercased().utf8))
             }

@@ -42,7 +42,9 @@ public enum AtomicFile {
     private static func writeAll(_ descriptor: CInt, _ bytes: [UInt8], path: String) throws(HostError) {
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done)
+            }
             if count < 0 {
                 if errno == EINTR { continue }
                 throw HostError("write", path, errno: errno)

@@ -210,7 +210,9 @@ public enum Files {
             guard errno == EISDIR || errno == EPERM else { throw HostError("unlink", shown, errno: errno) }
             try removeDirectory(descriptor, entry, shown: shown + "/" + Printable.text(entry.nameBytes))
         }
-        if unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT { throw HostError("rmdir", shown, errno: errno) }
+        if unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT {
+            throw HostError("rmdir", shown, errno: errno)
+        }
     }
 
     /// Room left for an ordinary user on the file system of `path`: bytes and inodes.

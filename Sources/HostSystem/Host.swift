@@ -46,7 +46,9 @@ public enum Host {
     public static func write(_ bytes: [UInt8], descriptor: CInt) -> Bool {
         var done = 0
         while done < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(descriptor, $0.baseAddress?.advanced(by: done), $0.count - done)
+            }
             if count < 0 {
                 if errno == EINTR { continue }
                 return false
@@ -101,14 +103,19 @@ public enum Accounts {
         if parts.count == 2 {
             let groups = table(layout.path("/etc/group"), fallback: "/etc/group")
             let found = groups.first { $0.first == parts[1] }
-            guard let group = found.flatMap({ $0.count > 2 ? UInt32($0[2]) : nil }) ?? UInt32(parts[1]) else { return nil }
+            guard let group = found.flatMap({ $0.count > 2 ? UInt32($0[2]) : nil }) ?? UInt32(parts[1]) else {
+                return nil
+            }
             return (owner, group)
         }
         return (owner, entry.flatMap { $0.count > 3 ? UInt32($0[3]) : nil } ?? owner)
     }
 
     private static func table(_ path: String, fallback: String) -> [[String]] {
-        let text = (try? FileReading.text(path, limit: 4 << 20)) ?? (try? FileReading.text(fallback, limit: 4 << 20)) ?? ""
-        return text.split(separator: "\n").map { $0.split(separator: ":", omittingEmptySubsequences: false).map(String.init) }
+        let text =
+            (try? FileReading.text(path, limit: 4 << 20)) ?? (try? FileReading.text(fallback, limit: 4 << 20)) ?? ""
+        return text.split(separator: "\n").map {
+            $0.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+        }
     }
 }

@@ -423,7 +423,7 @@ private final class DownloadEngine: @unchecked Sendable {
     // MARK: answers
 
     /// Whether the head of a 200 or 206 promises exactly what was asked for. Nil: take the body.
-    func objection(to head: HTTPResponse, asked range: Range<Int64>?, _ work: Work) -> RangeTransfer.Outcome? {
+    func objection(to head: HTTPResponse, asked range: Range<Int64>?) -> RangeTransfer.Outcome? {
         let length = head.header("Content-Length").flatMap { Int64($0) }
         // rclone's S3 server answers a range with 200 and a right Content-Range, so that header decides and not the
         // status.
@@ -703,7 +703,7 @@ private final class DownloadEngine: @unchecked Sendable {
             guard !isJudged, head.status == 200 || head.status == 206 else { return }
             isJudged = true
             switch judge(head) {
-            case .accept: outcome = engine.objection(to: head, asked: range, work) ?? .taken
+            case .accept: outcome = engine.objection(to: head, asked: range) ?? .taken
             case .again: outcome = .again
             case .later(_, let error), .fail(let error): outcome = .fail(error)
             }

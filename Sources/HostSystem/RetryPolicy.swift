@@ -15,15 +15,21 @@ public struct RetryPolicy: Sendable, Equatable {
     public init() {}
 
     /// The pause after the `failures`th failure in a row (from 1), or nil when it was one too many. `hint` is the
-    /// server's own Retry-After; `random` is in 0..<1. Half of the pause is left to chance, so that a hundred fronts
-    /// launched at once do not come back at once.
+    /// server's own Retry-After; `random` is in 0..<1.
     public func pause(afterFailure failures: Int, hint: Duration? = nil, random: Double) -> Duration? {
         guard failures < attempts else { return nil }
-        var pause = firstPause
-        for _ in 1..<max(1, min(failures, 20)) { pause = min(pause * 2, longestPause) }
-        pause = pause / 2 + pause * (random / 2)
+        let pause = Self.pause(afterFailure: failures, first: firstPause, longest: longestPause, random: random)
         guard let hint, hint > .zero else { return pause }
         return max(pause, min(hint, longestPause))
+    }
+
+    /// `first`, doubled after each further failure in a row (counted from 1), at most `longest`. Half of it is left to chance,
+    /// so that a hundred fronts launched at once do not come back at once.
+    public static func pause(
+        afterFailure failures: Int, first: Duration, longest: Duration, random: Double
+    ) -> Duration {
+        let whole = min(first * (1 << min(max(failures - 1, 0), 20)), longest)
+        return whole / 2 + whole * (random / 2)
     }
 
     /// The statuses with which a server says "later" (RFC 9110 sections 15.5 and 15.6, RFC 6585 section 4).

@@ -58,11 +58,6 @@ public final class StopFlag: Sendable {
         if let reason { throw reason }
     }
 
-    /// What is left until the deadline; nil when there is none. Never negative.
-    public var remaining: Duration? {
-        deadline.map { max(.zero, ContinuousClock.now.duration(to: $0)) }
-    }
-
     /// Sleeps on the calling thread, in slices, so that a stop is noticed within 50 ms.
     public func sleep(_ duration: Duration) throws(StopReason) {
         let end = ContinuousClock.now.advanced(by: duration)

@@ -109,7 +109,9 @@ public struct TreeClone {
         if !canReflink && canLink && !isCopied {
             if linkat(from, name, to, name, 0) == 0 { return }
             // EMLINK: this one file has all the links it may have. EPERM/EXDEV: no links here at all.
-            guard errno == EMLINK || errno == EPERM || errno == EXDEV else { throw HostError("link", path, errno: errno) }
+            guard errno == EMLINK || errno == EPERM || errno == EXDEV else {
+                throw HostError("link", path, errno: errno)
+            }
             if errno != EMLINK {
                 canLink = false
                 result.method = "copy"

@@ -104,7 +104,7 @@ struct TreeWriter: ~Copyable {
             try makeDirectory(parent, name, member)
             directories.append(Directory(path: member.path, mode: member.mode, modified: time))
         case .symlink(let target):
-            try link(parent, name, member, replacing: .symlink(target: target)) {
+            try link(parent, name, member) {
                 symlinkat(Self.text(target), parent, name)
             }
             if let owner, fchownat(parent, name, owner.owner, owner.group, AT_SYMLINK_NOFOLLOW) != 0 {
@@ -196,12 +196,11 @@ struct TreeWriter: ~Copyable {
             throw refusal(.hardLinkToNoEarlierFile, member)
         }
         // Flags 0: linkat does not follow a symlink in the last component.
-        try link(parent, name, member, replacing: .regular) { linkat(targetParent, targetName, parent, name, 0) }
+        try link(parent, name, member) { linkat(targetParent, targetName, parent, name, 0) }
     }
 
     private func link(
-        _ parent: CInt, _ name: [CChar], _ member: ExtractionPolicy.Member, replacing: ExtractionPolicy.Member.Kind,
-        _ call: () -> CInt
+        _ parent: CInt, _ name: [CChar], _ member: ExtractionPolicy.Member, _ call: () -> CInt
     ) throws {
         if call() == 0 { return }
         if errno == EEXIST {

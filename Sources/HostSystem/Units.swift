@@ -16,7 +16,9 @@ public struct ByteCount: Sendable, Hashable, Comparable, CustomStringConvertible
             "G": 1_073_741_824, "GIB": 1_073_741_824, "GB": 1e9, "T": 1_099_511_627_776, "TIB": 1_099_511_627_776,
             "TB": 1e12,
         ]
-        guard let factor = factors[body.dropFirst(digits.count).uppercased()], number * factor < 9e18 else { return nil }
+        guard let factor = factors[body.dropFirst(digits.count).uppercased()], number * factor < 9e18 else {
+            return nil
+        }
         value = Int64(number * factor)
     }
 
@@ -59,7 +61,9 @@ extension Duration {
             rest = rest.dropFirst(digits.count)
             let unit = rest.prefix { $0.isASCII && $0.isLetter }
             rest = rest.dropFirst(unit.count)
-            guard let amount = Int64(digits), amount < 1_000_000_000, let factor = units[unit.lowercased()] else { return nil }
+            guard let amount = Int64(digits), amount < 1_000_000_000, let factor = units[unit.lowercased()] else {
+                return nil
+            }
             total += factor * Int(amount)
         }
         self = total

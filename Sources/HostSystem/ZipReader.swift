@@ -222,7 +222,7 @@ final class ZipReader: EntryReader {
     /// MS-DOS has no time zone: taken as UTC. Most writers add the true time in a field of its own.
     private func dosTime(_ record: Record) -> Int64 {
         let (time, date) = record.time
-        return CivilTime.seconds(
+        return UTCStamp.seconds(
             year: 1980 + Int(date >> 9), month: Int(date >> 5 & 15), day: Int(date & 31), hour: Int(time >> 11),
             minute: Int(time >> 5 & 63), second: Int(time & 31) * 2) ?? 0
     }

@@ -7,12 +7,16 @@ extension Console.Format: ExpressibleByArgument {}
 /// How option values of types from elsewhere are read.
 enum OptionValue {
     static func duration(_ text: String) throws -> Duration {
-        guard let duration = Duration(parsing: text) else { throw ValidationError("'\(text)' is no duration such as 90s or 10m") }
+        guard let duration = Duration(parsing: text) else {
+            throw ValidationError("'\(text)' is no duration such as 90s or 10m")
+        }
         return duration
     }
 
     static func amount(_ text: String) throws -> ByteCount {
-        guard let amount = ByteCount(parsing: text) else { throw ValidationError("'\(text)' is no amount such as 32MiB") }
+        guard let amount = ByteCount(parsing: text) else {
+            throw ValidationError("'\(text)' is no amount such as 32MiB")
+        }
         return amount
     }
 }
@@ -95,7 +99,9 @@ struct GlobalOptions: ParsableArguments {
 
     /// Runs what changes nothing; a failure is shown as the run of a front would show it.
     func inspect<Result>(
-        _ body: (RunOptions, any HTTPTransport, StopFlag, @escaping @Sendable (RunEvent) -> Void) throws(BootFailure) -> Result
+        _ body: (
+            RunOptions, any HTTPTransport, StopFlag, @escaping @Sendable (RunEvent) -> Void
+        ) throws(BootFailure) -> Result
     ) throws -> Result {
         let console = console(keepsLog: false)
         do {

@@ -14,7 +14,9 @@ struct Render: ParsableCommand {
     @Flag(help: "Show the differences, secrets hidden.") var diff = false
     @Flag(help: "Exit with 1 where anything differs.") var check = false
     @Flag(help: "Print the comparison as JSON.") var json = false
-    @Option(help: ArgumentHelp("Write the rendered files below this directory, which must be new or empty.", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp(
+            "Write the rendered files below this directory, which must be new or empty.", valueName: "dir"))
     var output: String?
 
     func run() throws {
@@ -31,7 +33,9 @@ struct Render: ParsableCommand {
                 Output.line("\(file.change.rawValue): \(file.path)" + (file.note.map { " (\($0))" } ?? ""))
             }
         }
-        if check && made.preview.files.contains(where: { $0.change != .same }) { throw ExitCode(ExitStatus.failed.code) }
+        if check && made.preview.files.contains(where: { $0.change != .same }) {
+            throw ExitCode(ExitStatus.failed.code)
+        }
     }
 
     private func write(_ files: [RenderedFile], to directory: String) throws {

@@ -18,7 +18,8 @@ struct Restore: ParsableCommand {
     @Option(help: "Address of an S3-compatible store.") var endpoint: String?
     @Option(help: "Leading path components to drop, as tar's option.") var stripComponents = 0
     @Option(help: "Requests in flight.") var connections = 8
-    @Option(help: "All download buffers together, such as 32MiB.", transform: OptionValue.amount) var memory = ByteCount(32 << 20)
+    @Option(help: "All download buffers together, such as 32MiB.", transform: OptionValue.amount)
+    var memory = ByteCount(32 << 20)
     @Option(help: "Owner of everything restored, as user:group.") var owner: String?
     @Flag(help: "Print the result as JSON.") var json = false
 

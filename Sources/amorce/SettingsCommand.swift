@@ -21,7 +21,9 @@ struct SettingsCommand: ParsableCommand {
             try Preview.settings(run, transport: transport, stop: stop, observer: observer)
         }
         let lines = settled.tree.listing()
-        if json { return Output.json(lines.map { Line(path: $0.path, value: $0.value, origin: $0.origin.description) }) }
+        if json {
+            return Output.json(lines.map { Line(path: $0.path, value: $0.value, origin: $0.origin.description) })
+        }
         let width = min(60, lines.map { $0.path.count + $0.value.count + 2 }.max() ?? 0)
         for (path, value, origin) in lines {
             let text = "\(path): \(value)"

@@ -67,7 +67,9 @@ struct Status: ParsableCommand {
                 line((index == 0 ? "  why:      " : "            ") + problem)
             }
             if let advice = failure.advice { line("  next:     \(advice)") }
-            line("  again:    " + (failure.retryCanHelp ? "the same run may succeed" : "the same run will fail the same way"))
+            line(
+                "  again:    "
+                    + (failure.retryCanHelp ? "the same run may succeed" : "the same run will fail the same way"))
         } else if status.wasKilled {
             line("  next:     run amorce boot again; it takes back what was half done")
         }

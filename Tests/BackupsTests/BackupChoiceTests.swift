@@ -169,7 +169,7 @@ struct FindBackupTests {
         let warnings = Warnings()
         let log = Log { level, _ in if level == .warning { warnings.add() } }
         let found = try FindBackup(store: TestFolderStore(scratch.path), log: log)
-            .candidates(prefix: "b/", now: now, newestWithin: within, stop: StopFlag())
+            .candidates(prefix: "b/", now: now, newestWithin: within, stop: .bounded())
         return (String(found[0].object.key.dropFirst(2)), warnings.count)
     }
 

@@ -27,14 +27,14 @@ struct RestoreArchiveTests {
 
     private func pack(_ name: String) throws -> StoredObject {
         try Program.check(["tar", "-caf", scratch("store/" + name), "-C", scratch("site"), "."])
-        return try #require(try store.stat(key: name, stop: StopFlag()))
+        return try #require(try store.stat(key: name, stop: .bounded()))
     }
 
     private func restore(
         _ object: StoredObject, _ options: RestoreArchive.Options = .init()
     ) throws -> RestoreArchive.Result {
         try RestoreArchive(store: store, log: .silent)
-            .restore(object, into: scratch("root"), options: options, stop: StopFlag(), progress: { _ in })
+            .restore(object, into: scratch("root"), options: options, stop: .bounded(), progress: { _ in })
     }
 
     @Test("a backup with its checksum", arguments: ["x.tar.zst", "x.tar.gz", "x.tar"])
@@ -42,10 +42,10 @@ struct RestoreArchiveTests {
         let object = try pack(name)
         try Program.check(["bash", "-c", "cd \"$0\" && sha256sum \"$1\" > \"$1.sha256\"", store.folder, name])
         let restore = RestoreArchive(store: store, log: .silent)
-        let sum = try #require(try restore.checksumBeside(object, stop: StopFlag()))
+        let sum = try #require(try restore.checksumBeside(object, stop: .bounded()))
         let seen = Warnings()
         let result = try restore.restore(
-            object, into: scratch("root"), options: .init(expectedSHA256: sum), stop: StopFlag()
+            object, into: scratch("root"), options: .init(expectedSHA256: sum), stop: .bounded()
         ) { if $0.totalBytes == object.size { seen.add() } }
         #expect(result.sha256 == sum.hex && result.files == 2 && result.directories == 1 && result.bytes == 50_006)
         #expect(result.compressedBytes == object.size && result.skipped.isEmpty && result.warnings.isEmpty)
@@ -71,7 +71,7 @@ struct RestoreArchiveTests {
         try scratch.write("store/empty.tar.gz", "")
         try scratch.write("store/x.rar", "Rar!")
         for name in ["none.tar", "empty.tar.gz", "x.rar"] {
-            let object = try #require(try store.stat(key: name, stop: StopFlag()))
+            let object = try #require(try store.stat(key: name, stop: .bounded()))
             #expect(throws: RestoreError.self) { try restore(object) }
         }
     }
@@ -81,7 +81,7 @@ struct RestoreArchiveTests {
         var tar = TarBuilder()
         tar.add("evil", type: "2", link: "/etc/passwd")
         try scratch.write("store/x.tar", tar.finished)
-        let object = try #require(try store.stat(key: "x.tar", stop: StopFlag()))
+        let object = try #require(try store.stat(key: "x.tar", stop: .bounded()))
         #expect(throws: RestoreError.refusedEntry(key: "x.tar", reason: .absoluteLinkTarget, entry: "evil")) {
             try restore(object)
         }
@@ -117,7 +117,7 @@ struct RestoreArchiveTests {
     @Test("no checksum beside it")
     func noChecksum() throws {
         let object = try pack("x.tar")
-        #expect(try RestoreArchive(store: store, log: .silent).checksumBeside(object, stop: StopFlag()) == nil)
+        #expect(try RestoreArchive(store: store, log: .silent).checksumBeside(object, stop: .bounded()) == nil)
         // Nothing vouches for a plain tar then.
         #expect(try restore(object).warnings.count == 1)
     }
@@ -137,7 +137,7 @@ struct RestoreArchiveTests {
                 """
             try Program.check(["bash", "-c", script, scratch.path])
             let store = TestFolderStore(scratch.path)
-            guard let object = try store.stat(key: "x.tar." + compression, stop: StopFlag()) else {
+            guard let object = try store.stat(key: "x.tar." + compression, stop: .bounded()) else {
                 preconditionFailure()
             }
             func memory(_ field: String) throws -> Int {
@@ -149,7 +149,7 @@ struct RestoreArchiveTests {
             // 5: the peak is set back to what it is now (proc(5), clear_refs).
             precondition(Host.write(Array("5".utf8), descriptor: open("/proc/self/clear_refs", O_WRONLY)))
             let result = try RestoreArchive(store: store, log: .silent)
-                .restore(object, into: scratch("root"), options: .init(), stop: StopFlag(), progress: { _ in })
+                .restore(object, into: scratch("root"), options: .init(), stop: .bounded(), progress: { _ in })
             precondition(result.bytes == 320_000_000)
             let grown = try memory("VmHWM") - before
             precondition(grown < 64 << 10, "grew by \(grown) kB")

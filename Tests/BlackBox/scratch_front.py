@@ -162,6 +162,9 @@ class ScratchFront:
             (folder / f"lib/deep/er/file{number}.txt").write_text(f"file {number}\n" * (number + 1))
         (folder / "assets/link.css").symlink_to("style.css")
         os.chmod(folder / "lib/deep/er/file3.txt", 0o640)
+        # The same in every front, so that two fronts can be compared.
+        for path in folder.rglob("*"):
+            os.utime(path, (1_764_000_000, 1_764_000_000), follow_symlinks=False)
 
     def backup(self, stamp="20261124T030000Z", folder=None, suffix=".tar.zst", checksum=True):
         """Makes a backup of the site, as an administrator would."""

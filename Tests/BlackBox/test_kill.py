@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scratch_front import tree
+from scratch_front import Visitor, tree
 
 ROUNDS = 110
 
@@ -28,9 +28,10 @@ def state(front):
 
 
 def kill_by_strace(front, command, call, number):
-    """Runs `command` and kills it at the `number`th of `call`; says whether it got that far."""
+    """Runs `command` and kills it at the `number`th of `call`; says whether it got that far. The main thread alone is traced:
+    it makes every rename, and the daemons that are started must not keep strace."""
     done = front.run(command, wrapper=[
-        "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"])
+        "strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"])
     return done.status != 0
 
 

@@ -94,7 +94,11 @@ import Testing
         }
         if case .boolean(true)? = db["on"] {} else { Issue.record("true is a boolean") }
         if case .null? = db["nothing"] {} else { Issue.record("~ is null") }
-        if case .text(let port, isSecret: false)? = db["port"] { #expect(port == Array("3306".utf8)) } else { Issue.record("no port") }
+        if case .text(let port, isSecret: false)? = db["port"] {
+            #expect(port == Array("3306".utf8))
+        } else {
+            Issue.record("no port")
+        }
     }
 
     @Test func laterLayersWinKeyByKey() throws {
@@ -174,7 +178,10 @@ import Testing
 
     @Test func smallTextsCannotBecomeLargeTrees() {
         var text = "values:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
-        for level in 1..<9 { text += "  a\(level): &a\(level) [\(Array(repeating: "*a\(level - 1)", count: 10).joined(separator: ", "))]\n" }
+        for level in 1..<9 {
+            text +=
+                "  a\(level): &a\(level) [\(Array(repeating: "*a\(level - 1)", count: 10).joined(separator: ", "))]\n"
+        }
         #expect(problems(Self.minimum + text).contains { $0.contains("more than 20000 values") })
         #expect(problems("a: " + String(repeating: "x", count: 2 << 20)).contains { $0.contains("larger than") })
     }
@@ -192,7 +199,10 @@ import Testing
     @Test func includedFilesLieBelowTheirIncluder() throws {
         let settled = try settle(
             "include: [ \"s3://b/common.yaml\" ]\nkeep: 5\n" + Self.minimum,
-            includes: ["s3://b/common.yaml": "include: \"file:///more.yaml\"\nkeep: 4\ndeadline: 2m", "file:///more.yaml": "deadline: 1m\nowner: nobody"])
+            includes: [
+                "s3://b/common.yaml": "include: \"file:///more.yaml\"\nkeep: 4\ndeadline: 2m",
+                "file:///more.yaml": "deadline: 1m\nowner: nobody",
+            ])
         #expect(settled.settings.keep == 5)
         #expect(settled.settings.deadline == .seconds(120))
         #expect(settled.settings.owner == "nobody")
@@ -219,7 +229,8 @@ import Testing
         #expect(listing.contains("values.db.password=(secret)"))
         #expect(listing.contains("values.api=(secret from env:API)"))
         #expect(!listing.joined().contains("MADE-UP-SECRET"))
-        guard case .map(let values) = settled.settings.values, case .text(let api, isSecret: true)? = values["api"] else {
+        guard case .map(let values) = settled.settings.values, case .text(let api, isSecret: true)? = values["api"]
+        else {
             Issue.record("no secret value")
             return
         }
@@ -233,13 +244,14 @@ import Testing
     }
 
     @Test func problemsNeverQuoteValues() {
-        let found = problems("app: \"MADE-UP-SECRET !\"\nkeep: MADE-UP-SECRET\ndeadline: MADE-UP-SECRET\nx: \"MADE-UP-SECRET\n\"")
+        let found = problems(
+            "app: \"MADE-UP-SECRET !\"\nkeep: MADE-UP-SECRET\ndeadline: MADE-UP-SECRET\nx: \"MADE-UP-SECRET\n\"")
         #expect(!found.isEmpty && !found.joined().contains("MADE-UP-SECRET"), "\(found)")
     }
 
     @Test(arguments: [("enviroment", "environment"), ("bakcup", "backup"), ("zzz", nil), ("deadlin", "deadline")])
     func suggestionsAreNear(_ word: String, _ expected: String?) {
-        #expect(Suggestion.nearest(to: word, among: ["environment", "backup", "deadline", "delta"]) == expected)
+        #expect(Spelling.nearest(to: word, among: ["environment", "backup", "deadline", "delta"]) == expected)
     }
 
     @Test func everySingleSettingHasAVariable() {

@@ -40,7 +40,7 @@ struct DeltaBench {
     @discardableResult
     func run(
         _ settings: DeltaSettings, protecting shared: [String] = [], owner: (UInt32, UInt32)? = nil, log: Log = .silent,
-        stop: StopFlag = StopFlag()
+        stop: StopFlag = .bounded()
     ) throws -> RsyncPlan {
         try sync(settings, log: log).run(
             into: release, protecting: shared, owner: owner.map { (owner: $0.0, group: $0.1) }, stop: stop,
@@ -77,10 +77,14 @@ struct DeltaBench {
             outcome.done.signal()
         }
         return {
-            outcome.done.wait()
-            return try outcome.box.withLock { $0 }!.get()
+            guard outcome.done.wait(timeout: .now() + 120) == .success, let result = outcome.box.withLock({ $0 }) else {
+                throw StillRunning()
+            }
+            return try result.get()
         }
     }
+
+    private struct StillRunning: Error {}
 
     private final class Outcome<Value: Sendable>: Sendable {
         let box = Mutex<Result<Value, any Error>?>(nil)
@@ -124,7 +128,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         settings.exclude = ["*.log"]
 
         let before = try bench.listing(bench.release)
-        let planned = try bench.sync(settings).plan(into: bench.release, protecting: ["var/uploads"], stop: StopFlag())
+        let planned = try bench.sync(settings).plan(into: bench.release, protecting: ["var/uploads"], stop: .bounded())
         #expect(try bench.listing(bench.release) == before, "a plan changes nothing")
         #expect(planned.created == 6)
         #expect((planned.changed, planned.deleted, planned.metadataOnly) == (1, 1, 1))
@@ -134,7 +138,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
         let shared = ProgressBox()
         let done = try bench.sync(settings).run(
-            into: bench.release, protecting: ["var/uploads"], owner: nil, stop: StopFlag(), progress: { shared.set($0) }
+            into: bench.release, protecting: ["var/uploads"], owner: nil, stop: .bounded(), progress: { shared.set($0) }
         )
         #expect(Set(done.entries.map(\.path)) == Set(planned.entries.map(\.path)))
         #expect(done.bytes == planned.bytes)
@@ -250,7 +254,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         // 12 entries: 7 pages, 3 files, 2 folders.
         #expect(failure { try bench.run(settings) } == .deletionLimit(would: 8, of: 12, allowed: 2))
         #expect(try bench.listing(bench.release) == before)
-        let plan = try bench.sync(settings).plan(into: bench.release, protecting: [], stop: StopFlag())
+        let plan = try bench.sync(settings).plan(into: bench.release, protecting: [], stop: .bounded())
         #expect(plan.exceedsLimit)
         settings.refuseDeletingMoreThan = 0.7
         #expect(try bench.run(settings).deleted == 8)
@@ -314,7 +318,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     /// A listener whose queue is full: the kernel answers no connection request.
     @Test func blackHole() throws {
-        let listener = try PythonListener(
+        let listener = try pythonListener(
             """
             import socket, sys, time
             s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(0)
@@ -334,7 +338,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         ("keep.append(c)", "stalled"),
     ])
     func anotherServer(_ behaviour: String, _ outcome: String) throws {
-        let listener = try PythonListener(
+        let listener = try pythonListener(
             """
             import socket, sys
             s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(16)
@@ -356,7 +360,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     @Test func waitsForAFullServer() throws {
         let lock = bench.scratch("lock")
         let daemon = try bench.daemon("max connections = 1\nlock file = \(lock)")
-        let holder = try PythonListener(
+        let holder = try pythonListener(
             """
             import socket, sys, time
             c = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
@@ -365,7 +369,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
             print("up", flush=True)
             time.sleep(3600)
             """, extra: [String(daemon.port)])
-        let messages = Messages()
+        let messages = LogRecorder()
         let bench = bench
         let settings = settings(daemon.port)
         try bench.scratch.write("source/new", "n")
@@ -377,11 +381,11 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test func stallInTheMiddleIsEndedAndTriedAgain() throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/large", random(8 << 20))
+        try bench.scratch.write("source/large", seededBytes(8 << 20))
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "stop", afterBytes: 500_000, onConnections: [3])
         var settings = settings(proxy.port)
         settings.stallAfter = .seconds(2)
-        let messages = Messages()
+        let messages = LogRecorder()
         let done = try bench.run(settings, log: messages.log)
         #expect(messages.text.contains("nothing arrived from the orchestrator"))
         #expect(done.created == 1)
@@ -392,7 +396,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test func stallEveryTime() throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/large", random(4 << 20))
+        try bench.scratch.write("source/large", seededBytes(4 << 20))
         let proxy = try FaultProxy(
             bench.scratch, before: daemon.port, "stop", afterBytes: 300_000, onConnections: [3, 6, 9, 12])
         var settings = settings(proxy.port)
@@ -406,7 +410,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     @Test(arguments: [0, 20, 200, 100_000])
     func brokenConnectionIsTriedAgain(_ bytes: Int) throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/large", random(2 << 20))
+        try bench.scratch.write("source/large", seededBytes(2 << 20))
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "close", afterBytes: bytes, onConnections: [3])
         #expect(try bench.run(settings(proxy.port)).created == 1)
         try Program.check(["cmp", bench.scratch("source/large"), bench.scratch("release/large")])
@@ -419,7 +423,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         let daemon = try bench.daemon(user: "nobody")
         try bench.scratch.write("source/closed", "x", mode: 0o600)
         try bench.scratch.write("source/open", "x")
-        let messages = Messages()
+        let messages = LogRecorder()
         guard
             case .incomplete(.partial(let text)) = failure({ try bench.run(settings(daemon.port), log: messages.log) })
         else {
@@ -441,10 +445,10 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test func fileThatVanishesMeanwhile() throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/a-large", random(32 << 20))
+        try bench.scratch.write("source/a-large", seededBytes(32 << 20))
         try bench.scratch.write("source/z-last", "here for a moment")
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "pause", afterBytes: 300_000, onConnections: [3])
-        let messages = Messages()
+        let messages = LogRecorder()
         let bench = bench
         let settings = settings(proxy.port)
         let result = bench.inBackground { try bench.run(settings, log: messages.log) }
@@ -463,10 +467,10 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         try Program.check(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small])
         defer { _ = try? Program.run(["umount", small]) }
         try Files.makeNewDirectory(small + "/release", mode: 0o755)
-        try bench.scratch.write("source/large", random(3 << 20))
+        try bench.scratch.write("source/large", seededBytes(3 << 20))
         let found = failure {
             _ = try bench.sync(DeltaSettings(from: bench.source)).run(
-                into: small + "/release", protecting: [], owner: nil, stop: StopFlag(), progress: { _ in })
+                into: small + "/release", protecting: [], owner: nil, stop: .bounded(), progress: { _ in })
         }
         guard case .incomplete(.diskFull) = found else { return #expect(Bool(false), "\(String(describing: found))") }
         #expect(found?.status == .noRoom)
@@ -496,7 +500,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         try bench.scratch.write("source/index.php/deep", "folder now")
 
         let daemon = try bench.daemon()
-        let messages = Messages()
+        let messages = LogRecorder()
         var settings = settings(daemon.port)
         settings.refuseDeletingMoreThan = 1
         let done = try bench.run(settings, log: messages.log)
@@ -520,7 +524,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         for path in [bench.release, bench.release + "/", bench.scratch("absent")] {
             let found = failure {
                 _ = try bench.sync(DeltaSettings(from: bench.source)).run(
-                    into: path, protecting: [], owner: nil, stop: StopFlag(), progress: { _ in })
+                    into: path, protecting: [], owner: nil, stop: .bounded(), progress: { _ in })
             }
             guard case .badDirectory = found else { return #expect(Bool(false), "\(String(describing: found))") }
         }
@@ -540,12 +544,12 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         let secrets = try bench.scratch.write("secrets", "front:MADE-UP-SECRET-\(bench.scratch.path)\n", mode: 0o600)
         let secret = "MADE-UP-SECRET-\(bench.scratch.path)"
         let daemon = try bench.daemon("auth users = front\nsecrets file = \(secrets)")
-        try bench.scratch.write("source/large", random(2 << 20))
+        try bench.scratch.write("source/large", seededBytes(2 << 20))
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "pause", afterBytes: 100_000, onConnections: [3])
         var settings = settings(proxy.port)
         settings.user = "front"
         settings.password = Secret(secret)
-        let messages = Messages()
+        let messages = LogRecorder()
         let bench = bench
         let final = settings
         let result = bench.inBackground { try bench.run(final, log: messages.log) }
@@ -595,9 +599,9 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test func stopLeavesNoProcess() throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/large", random(8 << 20))
+        try bench.scratch.write("source/large", seededBytes(8 << 20))
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "pause", afterBytes: 300_000, onConnections: [3])
-        let stop = StopFlag()
+        let stop = StopFlag.bounded()
         let bench = bench
         let settings = settings(proxy.port)
         let result = bench.inBackground { try bench.run(settings, stop: stop) }
@@ -611,7 +615,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
     @Test func killedRsyncLeavesNoProcess() throws {
         let daemon = try bench.daemon()
-        try bench.scratch.write("source/large", random(8 << 20))
+        try bench.scratch.write("source/large", seededBytes(8 << 20))
         let proxy = try FaultProxy(bench.scratch, before: daemon.port, "pause", afterBytes: 300_000, onConnections: [3])
         let bench = bench
         let settings = settings(proxy.port)
@@ -633,7 +637,7 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
         let missing = sync
         guard
             case .notInstalled(let text) = failure({
-                _ = try missing.plan(into: bench.release, protecting: [], stop: StopFlag())
+                _ = try missing.plan(into: bench.release, protecting: [], stop: .bounded())
             })
         else { return #expect(Bool(false), "not noticed") }
         #expect(text.contains("rsync is not installed"))
@@ -655,11 +659,11 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
             """,
             mode: 0o755)
-        let messages = Messages()
+        let messages = LogRecorder()
         var sync = bench.sync(DeltaSettings(from: bench.source), log: messages.log)
         sync.searchPath = bench.scratch("bin")
         let shimmed = sync
-        let found = failure { _ = try shimmed.plan(into: bench.release, protecting: [], stop: StopFlag()) }
+        let found = failure { _ = try shimmed.plan(into: bench.release, protecting: [], stop: .bounded()) }
         if isRefused {
             #expect(found == .tooOld(line))
         } else {
@@ -759,14 +763,14 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
     }
 
     @Test func stallIsEndedAndSSHWithIt() throws {
-        try bench.scratch.write("source/large", random(8 << 20))
+        try bench.scratch.write("source/large", seededBytes(8 << 20))
         let proxy = try FaultProxy(bench.scratch, before: server.port, "stop", afterBytes: 600_000, onConnections: [3])
         let words = try bench.text("host.pub").split(separator: " ")
         try bench.scratch.write("known", "[127.0.0.1]:\(proxy.port) \(words[0]) \(words[1])\n")
         var settings = settings()
         settings.from = "ssh://root@127.0.0.1:\(proxy.port)\(bench.source)/"
         settings.stallAfter = .seconds(2)
-        let messages = Messages()
+        let messages = LogRecorder()
         #expect(try bench.run(settings, log: messages.log).created == 2)
         #expect(messages.text.contains("nothing arrived"))
         try Program.check(["cmp", bench.scratch("source/large"), bench.scratch("release/large")])
@@ -777,39 +781,11 @@ func failure(_ work: () throws -> Void) -> RsyncFailure? {
 
 // MARK: parts of the tests
 
-/// Incompressible, and the same in every run.
-private func random(_ count: Int) -> [UInt8] {
-    var state: UInt64 = 88_172_645_463_325_252
-    return (0..<count).map { _ in
-        state ^= state << 13
-        state ^= state >> 7
-        state ^= state << 17
-        return UInt8(truncatingIfNeeded: state)
-    }
-}
-
 extension DeltaSettings {
     fileprivate func with(_ change: (inout DeltaSettings) -> Void) -> DeltaSettings {
         var copy = self
         change(&copy)
         return copy
-    }
-}
-
-/// A log that remembers.
-final class Messages: Sendable {
-    private let stored = Mutex<[String]>([])
-    var lines: [String] { stored.withLock { $0 } }
-    var text: String { lines.joined(separator: "\n") }
-    var log: Log { Log { _, message in self.stored.withLock { $0.append(message) } } }
-
-    /// Waits until a line holds it; false after half a minute.
-    func wait(for part: String) -> Bool {
-        for _ in 0..<600 {
-            if text.contains(part) { return true }
-            usleep(50_000)
-        }
-        return false
     }
 }
 
@@ -820,31 +796,6 @@ final class ProgressBox: Sendable {
 }
 
 /// A Python program that says `up` once it is ready, with a free port as its first argument.
-final class PythonListener: @unchecked Sendable {
-    private let process = Process()
-    let port = LoopbackServer.freePort()
-
-    init(_ program: String, extra: [String] = []) throws {
-        let pipe = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        // Threads of a test run block every signal, and a child inherits that: SIGTERM would not reach it.
-        let unmask = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, [])\n"
-        process.arguments = ["python3", "-c", unmask + program, String(port)] + extra
-        process.standardOutput = pipe
-        try process.run()
-        let line = pipe.fileHandleForReading.availableData
-        guard line.starts(with: Data("up".utf8)) else {
-            throw LoopbackFailure()
-        }
-    }
-
-    func stop() {
-        guard process.isRunning else { return }
-        process.terminate()
-        process.waitUntilExit()
-    }
-
-    deinit { stop() }
+private func pythonListener(_ program: String, extra: [String] = []) throws -> LoopbackServer {
+    try LoopbackServer(["python3", "-c", program, "{port}"] + extra, isReady: .output("up"))
 }
-
-struct LoopbackFailure: Error {}

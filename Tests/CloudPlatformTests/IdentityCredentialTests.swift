@@ -21,7 +21,7 @@ final class SettableTime: Sendable {
 
     let service = ScriptedMetadata()
     let time = SettableTime(noon)
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let log = LogRecorder()
 
     static func document(_ key: String = "ASIAFIRST", expires: String) -> String {
@@ -55,28 +55,51 @@ final class SettableTime: Sendable {
     static let refusal = #"{"Code":"AssumeRoleUnauthorizedAccess","Message":"EC2 cannot assume the role front-role."}"#
 
     @Test(arguments: [
-        (refusal, CredentialProblem.refused(
-            role: "front-role", code: "AssumeRoleUnauthorizedAccess", message: "EC2 cannot assume the role front-role.")),
+        (
+            refusal,
+            CredentialProblem.refused(
+                role: "front-role", code: "AssumeRoleUnauthorizedAccess",
+                message: "EC2 cannot assume the role front-role.")
+        ),
         (#"{"Code":"Failed"}"#, .refused(role: "front-role", code: "Failed", message: "")),
         ("", .malformed(role: "front-role", why: "nothing")),
         ("<html>Sign in</html>", .malformed(role: "front-role", why: "no JSON object")),
         ("[]", .malformed(role: "front-role", why: "no JSON object")),
         ("null", .malformed(role: "front-role", why: "no JSON object")),
-        (String(document(expires: "2026-11-24T18:00:00Z").prefix(200)), .malformed(role: "front-role", why: "no JSON object")),
+        (
+            String(document(expires: "2026-11-24T18:00:00Z").prefix(200)),
+            .malformed(role: "front-role", why: "no JSON object")
+        ),
         ("{}", .malformed(role: "front-role", why: "no AccessKeyId")),
         (#"{"Code":"Success","AccessKeyId":"A"}"#, .malformed(role: "front-role", why: "no SecretAccessKey")),
-        (#"{"AccessKeyId":"","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-24T18:00:00Z"}"#,
-            .malformed(role: "front-role", why: "no AccessKeyId")),
-        (#"{"AccessKeyId":"A","SecretAccessKey":"s","Expiration":"2026-11-24T18:00:00Z"}"#,
-            .malformed(role: "front-role", why: "no Token")),
-        (#"{"AccessKeyId":"A","SecretAccessKey":"s","Token":"t"}"#, .malformed(role: "front-role", why: "no Expiration")),
-        (#"{"AccessKeyId":"A","SecretAccessKey":"s","Token":7,"Expiration":"2026-11-24T18:00:00Z"}"#,
-            .malformed(role: "front-role", why: "no Token")),
-        (#"{"AccessKeyId":"A\r\nX-Evil: 1","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-24T18:00:00Z"}"#,
-            .malformed(role: "front-role", why: "an unusable AccessKeyId")),
-        (#"{"AccessKeyId":"A","SecretAccessKey":"s","Token":"t","Expiration":"tomorrow"}"#,
-            .malformed(role: "front-role", why: "an Expiration that is no time")),
-        (document(expires: "2026-13-44T18:00:00Z"), .malformed(role: "front-role", why: "an Expiration that is no time")),
+        (
+            #"{"AccessKeyId":"","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-24T18:00:00Z"}"#,
+            .malformed(role: "front-role", why: "no AccessKeyId")
+        ),
+        (
+            #"{"AccessKeyId":"A","SecretAccessKey":"s","Expiration":"2026-11-24T18:00:00Z"}"#,
+            .malformed(role: "front-role", why: "no Token")
+        ),
+        (
+            #"{"AccessKeyId":"A","SecretAccessKey":"s","Token":"t"}"#,
+            .malformed(role: "front-role", why: "no Expiration")
+        ),
+        (
+            #"{"AccessKeyId":"A","SecretAccessKey":"s","Token":7,"Expiration":"2026-11-24T18:00:00Z"}"#,
+            .malformed(role: "front-role", why: "no Token")
+        ),
+        (
+            #"{"AccessKeyId":"A\r\nX-Evil: 1","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-24T18:00:00Z"}"#,
+            .malformed(role: "front-role", why: "an unusable AccessKeyId")
+        ),
+        (
+            #"{"AccessKeyId":"A","SecretAccessKey":"s","Token":"t","Expiration":"tomorrow"}"#,
+            .malformed(role: "front-role", why: "an Expiration that is no time")
+        ),
+        (
+            document(expires: "2026-13-44T18:00:00Z"),
+            .malformed(role: "front-role", why: "an Expiration that is no time")
+        ),
     ])
     func whatIsNoCredentialsIsRefusedAndAskedForAgain(body: String, problem: CredentialProblem) {
         service.set(Self.path, body)
@@ -89,7 +112,8 @@ final class SettableTime: Sendable {
 
     @Test func damageThatPassesIsForgotten() throws {
         let good = Self.document(expires: "2026-11-24T18:00:00Z")
-        service.fail("GET " + Self.path, [.answer(200, ""), .answer(200, Self.refusal), .answer(503), .answer(200, good)])
+        service.fail(
+            "GET " + Self.path, [.answer(200, ""), .answer(200, Self.refusal), .answer(503), .answer(200, good)])
         #expect(try role().credentials(stop: stop)?.accessKey == "ASIAFIRST")
     }
 
@@ -108,7 +132,8 @@ final class SettableTime: Sendable {
     }
 
     @Test(arguments: [
-        "front\r\nX-Evil: 1", "front\nother", "../../user-data", "..", ".", "a/b", "a b", "<html></html>", "a?b", "a%2fb", "rôle",
+        "front\r\nX-Evil: 1", "front\nother", "../../user-data", "..", ".", "a/b", "a b", "<html></html>", "a?b",
+        "a%2fb", "rôle",
         String(repeating: "r", count: 65), "front\r",
     ])
     func aRoleThatCannotBeOneIsRefused(name: String) {
@@ -128,7 +153,9 @@ final class SettableTime: Sendable {
     // MARK: Renewal
 
     /// Seconds before the end, and whether they are asked for again then.
-    @Test(arguments: [(6 * 3600, false), (901, false), (899, true), (301, true), (299, true), (20, true), (0, true), (-60, true)])
+    @Test(arguments: [
+        (6 * 3600, false), (901, false), (899, true), (301, true), (299, true), (20, true), (0, true), (-60, true),
+    ])
     func newOnesAreAskedForBeforeTheOldExpire(left: Int64, isAsked: Bool) throws {
         let role = role()
         _ = try role.credentials(stop: stop)
@@ -215,18 +242,19 @@ final class SettableTime: Sendable {
         #expect(throws: StopReason.signal(15)) { try role().credentials(stop: stop) }
     }
 
-    @Test(arguments: [
-        ("2026-11-24T12:00:00Z", noon), ("2026-11-24T12:00:00.500Z", noon), ("1970-01-01T00:00:01Z", 1), ("", nil),
-        ("2026-11-24", nil), ("yesterday", nil),
-    ] as [(String, Int64?)])
+    @Test(
+        arguments: [
+            ("2026-11-24T12:00:00Z", noon), ("2026-11-24T12:00:00.500Z", noon), ("1970-01-01T00:00:01Z", 1), ("", nil),
+            ("2026-11-24", nil), ("yesterday", nil),
+        ] as [(String, Int64?)])
     func timesAreRead(text: String, seconds: Int64?) {
         #expect(RoleCredentialsDocument.seconds(text) == seconds)
     }
 }
 
 @Suite struct IdentityCredentialChainTests {
-    let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let scratch: ScratchDirectory
+    let stop = StopFlag.bounded()
     let service = ScriptedMetadata()
 
     static let keys = ["AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "MADE-UP-SECRET-ENV"]
@@ -251,7 +279,8 @@ final class SettableTime: Sendable {
         ; nothing
         """
 
-    init() {
+    init() throws {
+        scratch = try ScratchDirectory()
         service.set(
             "/latest/meta-data/iam/security-credentials/front-role",
             IdentityRoleCredentialTests.document(expires: "2099-11-24T18:00:00Z"))
@@ -274,7 +303,8 @@ final class SettableTime: Sendable {
         #expect(
             found
                 == Credentials(
-                    accessKey: "AKIAENV", secretKey: Secret("MADE-UP-SECRET-ENV"), sessionToken: Secret("MADE-UP-SECRET-T"),
+                    accessKey: "AKIAENV", secretKey: Secret("MADE-UP-SECRET-ENV"),
+                    sessionToken: Secret("MADE-UP-SECRET-T"),
                     origin: "environment"))
         #expect(service.requests.isEmpty)
     }

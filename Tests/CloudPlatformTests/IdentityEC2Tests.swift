@@ -22,7 +22,7 @@ func scriptedEC2(
 
 @Suite struct IdentityEC2Tests {
     let service = ScriptedMetadata()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     @Test func readsTheWholeIdentity() throws {
         let data = try #require(try scriptedEC2(service).read(stop: stop))
@@ -156,7 +156,8 @@ func scriptedEC2(
     @Test func waitsGrowAndAreScattered() {
         var pacing = MetadataPacing.scripted(service)
         #expect(
-            (1...7).map { pacing.delay(after: $0) } == [200, 400, 800, 1600, 3200, 5000, 5000].map { .milliseconds($0) })
+            (1...7).map { pacing.delay(after: $0) }
+                == [200, 400, 800, 1600, 3200, 5000, 5000].map { .milliseconds($0) })
         pacing.jitter = { 0 }
         #expect(pacing.delay(after: 1) == .milliseconds(100))
         #expect(pacing.delay(after: 1000) == .milliseconds(2500))
@@ -242,7 +243,8 @@ func scriptedEC2(
         ("instance-id", "../../etc/passwd"), ("instance-id", "i-"), ("instance-id", "i-xyz"),
         ("instance-id", "i-" + String(repeating: "0", count: 70)), ("placement/region", "eu west 1"),
         ("placement/region", "<html>"), ("placement/availability-zone", "eu-west-1a\neu-west-1b"),
-        ("local-ipv4", "10.0.1"), ("local-ipv4", "10.0.1.256"), ("local-ipv4", "10.0.1.+5"), ("local-ipv4", "10.0.1.2.3"),
+        ("local-ipv4", "10.0.1"), ("local-ipv4", "10.0.1.256"), ("local-ipv4", "10.0.1.+5"),
+        ("local-ipv4", "10.0.1.2.3"),
         ("instance-type", "t3/small"), ("ami-id", ""), ("autoscaling/target-lifecycle-state", "In Service"),
     ])
     func malformedValuesAreRefused(item: String, value: String) {
@@ -336,7 +338,9 @@ func scriptedEC2(
         #expect(request.bodyLimit == 64 << 10, "the transport is told to stop there")
     }
 
-    @Test(arguments: ["/latest/../x", "/2021-01-03/x", "/latest/a?b", "/latest/a\r\nb", "/latest/a b", "latest/x", "/latest/./x"])
+    @Test(arguments: [
+        "/latest/../x", "/2021-01-03/x", "/latest/a?b", "/latest/a\r\nb", "/latest/a b", "latest/x", "/latest/./x",
+    ])
     func onlyItemsAreAskedFor(path: String) {
         let problem = #expect(throws: MetadataProblem.self) { try scriptedEC2(service).get(path, stop: stop) }
         guard case .malformed("path", _) = problem else {
@@ -352,32 +356,33 @@ func scriptedEC2(
     static let mode = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
 
     /// The cases that the AWS SDKs agree on, as far as the environment goes, and what makes no URL.
-    @Test(arguments: [
-        ([:], "http://169.254.169.254"),
-        ([endpoint: "http://override:456"], "http://override:456"),
-        ([endpoint: "http://override:456/"], "http://override:456"),
-        ([endpoint: "https://custom"], "https://custom"),
-        ([endpoint: "http://127.0.0.1:1338/imds"], "http://127.0.0.1:1338/imds"),
-        ([endpoint: "http://[fd00:ec2::254]"], "http://[fd00:ec2::254]"),
-        ([endpoint: "http://169.254.169.200", mode: "IPv6"], "http://169.254.169.200"),
-        ([endpoint: "http://override", mode: "error"], "http://override"),
-        ([endpoint: "", mode: "IPv6"], "http://[fd00:ec2::254]"),
-        ([mode: "IPv4"], "http://169.254.169.254"),
-        ([mode: "IPv6"], "http://[fd00:ec2::254]"),
-        ([mode: "ipv6"], "http://[fd00:ec2::254]"),
-        ([mode: ""], "http://169.254.169.254"),
-        ([mode: "error"], nil),
-        ([mode: "IPv7"], nil),
-        ([endpoint: "not a uri"], nil),
-        ([endpoint: "169.254.169.254"], nil),
-        ([endpoint: "ftp://override"], nil),
-        ([endpoint: "http://"], nil),
-        ([endpoint: "http:///latest"], nil),
-        ([endpoint: "http://a b"], nil),
-        ([endpoint: "http://host\r\nX-Evil: 1"], nil),
-        ([endpoint: "http://user:MADE-UP-SECRET@host"], nil),
-        ([endpoint: "http://host?x=1"], nil),
-    ] as [([String: String], String?)])
+    @Test(
+        arguments: [
+            ([:], "http://169.254.169.254"),
+            ([endpoint: "http://override:456"], "http://override:456"),
+            ([endpoint: "http://override:456/"], "http://override:456"),
+            ([endpoint: "https://custom"], "https://custom"),
+            ([endpoint: "http://127.0.0.1:1338/imds"], "http://127.0.0.1:1338/imds"),
+            ([endpoint: "http://[fd00:ec2::254]"], "http://[fd00:ec2::254]"),
+            ([endpoint: "http://169.254.169.200", mode: "IPv6"], "http://169.254.169.200"),
+            ([endpoint: "http://override", mode: "error"], "http://override"),
+            ([endpoint: "", mode: "IPv6"], "http://[fd00:ec2::254]"),
+            ([mode: "IPv4"], "http://169.254.169.254"),
+            ([mode: "IPv6"], "http://[fd00:ec2::254]"),
+            ([mode: "ipv6"], "http://[fd00:ec2::254]"),
+            ([mode: ""], "http://169.254.169.254"),
+            ([mode: "error"], nil),
+            ([mode: "IPv7"], nil),
+            ([endpoint: "not a uri"], nil),
+            ([endpoint: "169.254.169.254"], nil),
+            ([endpoint: "ftp://override"], nil),
+            ([endpoint: "http://"], nil),
+            ([endpoint: "http:///latest"], nil),
+            ([endpoint: "http://a b"], nil),
+            ([endpoint: "http://host\r\nX-Evil: 1"], nil),
+            ([endpoint: "http://user:MADE-UP-SECRET@host"], nil),
+            ([endpoint: "http://host?x=1"], nil),
+        ] as [([String: String], String?)])
     func theEndpointComesFromTheEnvironment(environment: [String: String], expected: String?) throws {
         let metadata = scriptedEC2(service, environment: environment)
         if let expected {

@@ -5,10 +5,12 @@ import Testing
 @testable import CloudPlatform
 
 @Suite struct IdentityNoCloudTests {
-    let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let scratch: ScratchDirectory
+    let stop = StopFlag.bounded()
     static let folder = "var/lib/cloud/seed/nocloud"
     static let second = "var/lib/cloud/seed/nocloud-net"
+
+    init() throws { scratch = try ScratchDirectory() }
 
     var seed: NoCloudSeed { NoCloudSeed(layout: HostLayout(root: scratch.path)) }
 
@@ -40,7 +42,8 @@ import Testing
         try scratch.write(Self.folder + "/" + half, "instance-id: iid-half\n")
         let seed = NoCloudSeed(layout: HostLayout(root: scratch.path), log: log.log)
         #expect(try seed.read(stop: stop) == nil)
-        #expect(log.text.contains("detail: ") && log.text.contains(half == "meta-data" ? "no user-data" : "no meta-data"))
+        #expect(
+            log.text.contains("detail: ") && log.text.contains(half == "meta-data" ? "no user-data" : "no meta-data"))
         try scratch.write(Self.second + "/meta-data", "instance-id: iid-second\n")
         try scratch.write(Self.second + "/user-data", "")
         #expect(try seed.read(stop: stop)?.identity.id == "iid-second")
@@ -100,8 +103,10 @@ import Testing
 }
 
 @Suite struct IdentityRecordingTests {
-    let scratch = try! ScratchDirectory()
-    let stop = StopFlag()
+    let scratch: ScratchDirectory
+    let stop = StopFlag.bounded()
+
+    init() throws { scratch = try ScratchDirectory() }
 
     func read(_ text: String) throws -> InstanceData? {
         try RecordedMetadata(file: try scratch.write("instance.json", text)).read(stop: stop)
@@ -134,20 +139,26 @@ import Testing
     }
 
     @Test func bytesAreRecordedInBase64() throws {
-        #expect(try read(#"{"instance-id":"f","user-data-base64":"H4sI/w=="}"#)?.userData == Secret(bytes: [0x1f, 0x8b, 8, 0xff]))
+        #expect(
+            try read(#"{"instance-id":"f","user-data-base64":"H4sI/w=="}"#)?.userData
+                == Secret(bytes: [0x1f, 0x8b, 8, 0xff]))
     }
 
     @Test(arguments: [
         ("", "is not a JSON object"), ("[]", "is not a JSON object"), ("<html>", "is not a JSON object"),
         (#"{"instance-id":"f""#, "is not a JSON object"), ("{}", "has no \"instance-id\""),
-        (#"{"instance-id":""}"#, "has no \"instance-id\""), (#"{"instance-id":7}"#, "has a \"instance-id\" that is not a string"),
+        (#"{"instance-id":""}"#, "has no \"instance-id\""),
+        (#"{"instance-id":7}"#, "has a \"instance-id\" that is not a string"),
         (#"{"instance-id":"f","regoin":"x"}"#, "has the unknown key \"regoin\""),
         (#"{"instance-id":"f","region":null}"#, "has a \"region\" that is not a string"),
         (#"{"instance-id":"f","tags":[]}"#, "has \"tags\" that are not an object"),
         (#"{"instance-id":"f","tags":{"a":1}}"#, "has a tag that is not a string"),
         (#"{"instance-id":"f","platform":"azure"}"#, "has a \"platform\" that is none of ec2, nocloud, recorded, none"),
         (#"{"instance-id":"f","user-data-base64":"%%"}"#, "has a \"user-data-base64\" that is not base64"),
-        (#"{"instance-id":"f","user-data":"a","user-data-base64":"YQ=="}"#, "has both \"user-data\" and \"user-data-base64\""),
+        (
+            #"{"instance-id":"f","user-data":"a","user-data-base64":"YQ=="}"#,
+            "has both \"user-data\" and \"user-data-base64\""
+        ),
     ])
     func malformedRecordingsAreRefused(text: String, why: String) {
         #expect(throws: MetadataProblem.file(path: scratch("instance.json"), why: why)) { try read(text) }
@@ -161,10 +172,12 @@ import Testing
 }
 
 @Suite struct IdentityOrderTests {
-    let scratch = try! ScratchDirectory()
+    let scratch: ScratchDirectory
     let service = ScriptedMetadata()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let log = LogRecorder()
+
+    init() throws { scratch = try ScratchDirectory() }
 
     func metadata(isSeedFirst: Bool = false, environment: [String: String] = [:]) -> InstanceMetadata {
         let seed = NoCloudSeed(layout: HostLayout(root: scratch.path), log: log.log)
@@ -183,7 +196,9 @@ import Testing
     @Test func whereSeveralKnowTheOrderDecidesAndIsLogged() throws {
         try writeSeed()
         #expect(try metadata().read(stop: stop).identity.platform == .ec2)
-        #expect(log.text.contains("detail: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
+        #expect(
+            log.text.contains(
+                "detail: this instance is i-0123456789abcdef0 (t3.small, eu-west-1a), by EC2 instance metadata at"))
         #expect(log.text.contains("not asked, because the order is fixed: NoCloud seed"))
     }
 
@@ -194,7 +209,8 @@ import Testing
         #expect(log.text.contains("warning: instance metadata at http://169.254.169.254 does not answer"))
         service.fail("*", [.forever(.answer(404))])
         #expect(try metadata().read(stop: stop).identity.id == "iid-box")
-        #expect(try metadata(environment: ["AWS_EC2_METADATA_DISABLED": "true"]).read(stop: stop).identity.id == "iid-box")
+        #expect(
+            try metadata(environment: ["AWS_EC2_METADATA_DISABLED": "true"]).read(stop: stop).identity.id == "iid-box")
     }
 
     @Test(arguments: [ScriptedMetadata.Step.answer(503), .answerTimeout, .answer(403), .answer(200, "<html>")])
@@ -245,14 +261,15 @@ import Testing
             "/latest/meta-data/iam/security-credentials/front-role",
             IdentityRoleCredentialTests.document(expires: "2099-11-24T18:00:00Z"))
         let log = LogRecorder()
-        let stop = StopFlag()
+        let stop = StopFlag.bounded()
         let metadata = scriptedEC2(service, log: log.log)
         let data = try #require(try metadata.read(stop: stop))
         let role = RoleCredentials(
             metadata: metadata, patience: .seconds(1), log: log.log, now: { Host.now }, pacing: .scripted(service))
         let credentials = try #require(try role.credentials(stop: stop))
         let environment = [
-            "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "MADE-UP-SECRET", "AWS_SESSION_TOKEN": "MADE-UP-SECRET",
+            "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "MADE-UP-SECRET",
+            "AWS_SESSION_TOKEN": "MADE-UP-SECRET",
         ]
         let chain = CredentialChain(environment: environment, platform: .ec2, role: role, log: log.log)
         let userData = try #require(data.userData)
@@ -261,8 +278,10 @@ import Testing
         let things: [Any] = [
             data, metadata, role, credentials, chain, settings, settings[0], service.requests[0], service.requests[3],
             scriptedEC2(service, environment: environment),
-            UserDataProblem(.notText, origin: "user-data"), try SharedCredentialsFile.credentials(
-                profile: "default", in: "[default]\naws_access_key_id=A\naws_secret_access_key=MADE-UP-SECRET", path: "f") as Any,
+            UserDataProblem(.notText, origin: "user-data"),
+            try SharedCredentialsFile.credentials(
+                profile: "default", in: "[default]\naws_access_key_id=A\naws_secret_access_key=MADE-UP-SECRET",
+                path: "f") as Any,
         ]
         for thing in things {
             var dumped = ""

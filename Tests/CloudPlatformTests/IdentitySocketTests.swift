@@ -8,7 +8,7 @@ import Testing
 /// The same over the transport that ships and real sockets, in real time. Serialized: the limits of requests are measured.
 @Suite(.serialized) struct IdentitySocketTests {
     static let transport: any HTTPTransport = CurlTransport()
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     static let items = ScriptedMetadata.front.merging([
         IdentityRoleCredentialTests.path: IdentityRoleCredentialTests.document(expires: "2099-11-24T18:00:00Z")
@@ -27,10 +27,10 @@ import Testing
             for name in ["http_proxy", "all_proxy", "ALL_PROXY"] { setenv(name, "http://127.0.0.1:1", 1) }
             unsetenv("no_proxy")
             unsetenv("NO_PROXY")
-            let data = try Self.metadata(url, patience: .seconds(5)).read(stop: StopFlag())
+            let data = try Self.metadata(url, patience: .seconds(5)).read(stop: .bounded())
             #expect(data?.identity.id == "i-0123456789abcdef0")
             #expect(throws: HTTPFailure.self) {
-                try Self.transport.perform(HTTPRequest("GET", url + "/latest/user-data"), stop: StopFlag())
+                try Self.transport.perform(HTTPRequest("GET", url + "/latest/user-data"), stop: .bounded())
             }
         }
         #expect(server.requests.count > 8)
@@ -54,7 +54,7 @@ import Testing
         let late = ServerBox()
         let thread = Thread {
             // Not before it was asked for in vain.
-            while !log.text.contains("does not answer") { usleep(10_000) }
+            guard log.wait(for: "does not answer") else { return }
             late.hold(try? MetadataServer(items: Self.items, port: port))
         }
         thread.start()

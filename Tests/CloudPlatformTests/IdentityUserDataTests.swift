@@ -17,7 +17,8 @@ import Testing
     }
     static func base64(_ bytes: [UInt8]) -> String { Data(bytes).base64EncodedString(options: .lineLength76Characters) }
 
-    static func message(_ parts: String..., type: String = "multipart/mixed", end: String = "--==edge==--\n") -> String {
+    static func message(_ parts: String..., type: String = "multipart/mixed", end: String = "--==edge==--\n") -> String
+    {
         "Content-Type: \(type); boundary=\"==edge==\"\nMIME-Version: 1.0\n\n"
             + parts.map { "--==edge==\n\($0)\n" }.joined() + end
     }
@@ -25,7 +26,8 @@ import Testing
     // MARK: As a whole
 
     @Test(arguments: [
-        yaml, "\u{feff}" + yaml, yaml.replacingOccurrences(of: "\n", with: "\r\n"), "\n\n" + yaml, "#amorce \t\napp: x\n", "#amorce",
+        yaml, "\u{feff}" + yaml, yaml.replacingOccurrences(of: "\n", with: "\r\n"), "\n\n" + yaml,
+        "#amorce \t\napp: x\n", "#amorce",
         "\u{feff}\r\n#amorce\r\napp: x",
     ])
     func itsOwnTextIsFound(text: String) throws {
@@ -41,10 +43,14 @@ import Testing
     @Test(arguments: [
         "", "\n", "#!/bin/sh\n#amorce\nrm -rf /\n", "#cloud-config\npackages: [rsync]\n",
         "#cloud-config\nwrite_files:\n- path: /etc/amorce/conf.d/10-stack.yaml\n  content: |\n    #amorce\n    app: boutique\n",
-        "#cloud-config-archive\n- type: text/x-amorce\n  content: x\n", "#include\nhttp://example.com/\n", "#amorce-config\nx: 1\n",
-        "# amorce\napp: x\n", "##amorce\n", "#AMORCE\n", "app: boutique\n", "## template: jinja\n#cloud-config\n", "#cloud-boothook\n",
-        "{\"ignition\": {\"version\": \"3.4.0\"}}", "<powershell>\n</powershell>", "Content-Type: text/plain\n\nhello\n",
-        "MIME-Version: 1.0\n", "MIME-Version: 1.0\nContent-Type: multipart/mixed\n\n--x\n\n#amorce\n", "aGVsbG8gd29ybGQ=",
+        "#cloud-config-archive\n- type: text/x-amorce\n  content: x\n", "#include\nhttp://example.com/\n",
+        "#amorce-config\nx: 1\n",
+        "# amorce\napp: x\n", "##amorce\n", "#AMORCE\n", "app: boutique\n", "## template: jinja\n#cloud-config\n",
+        "#cloud-boothook\n",
+        "{\"ignition\": {\"version\": \"3.4.0\"}}", "<powershell>\n</powershell>",
+        "Content-Type: text/plain\n\nhello\n",
+        "MIME-Version: 1.0\n", "MIME-Version: 1.0\nContent-Type: multipart/mixed\n\n--x\n\n#amorce\n",
+        "aGVsbG8gd29ybGQ=",
         "hello", "Zm9v", "--==edge==\n", "From: x\nMIME-Version: 1.0\n\n",
     ])
     func foreignDataIsNoneAndNoError(text: String) throws {
@@ -96,7 +102,8 @@ import Testing
 
     @Test(arguments: [
         ("7bit", "app: boutique"), ("8bit", "app: boutique"), ("binary", "app: boutique"), ("7BIT", "app: boutique"),
-        ("base64", "YXBwOiBib3V0aXF1ZQ=="), ("BASE64", "YXBwOiBi\r\nb3V0aXF1ZQ"), ("base64", "YXBw\nOiBib3V0aXF1ZQ==\n"),
+        ("base64", "YXBwOiBib3V0aXF1ZQ=="), ("BASE64", "YXBwOiBi\r\nb3V0aXF1ZQ"),
+        ("base64", "YXBw\nOiBib3V0aXF1ZQ==\n"),
         ("quoted-printable", "app:=20bouti=\nque"), ("Quoted-Printable", "app: bou=74ique   "),
     ])
     func everyTransferEncodingIsRead(encoding: String, body: String) throws {
@@ -106,7 +113,8 @@ import Testing
 
     @Test(arguments: [
         ("base64", "YXBwOiBib3V0aXF1ZQ="), ("base64", "YXBwO"), ("base64", "app: boutique"), ("base64", "YXBw=OiBi"),
-        ("quoted-printable", "app=3"), ("quoted-printable", "app=zz"), ("quoted-printable", "a = b"), ("x-uuencode", "begin"),
+        ("quoted-printable", "app=3"), ("quoted-printable", "app=zz"), ("quoted-printable", "a = b"),
+        ("x-uuencode", "begin"),
     ])
     func aBrokenEncodingOfItsOwnPartIsAnError(encoding: String, body: String) throws {
         let header = "Content-Transfer-Encoding: \(encoding)\n\n\(body)"
@@ -114,7 +122,9 @@ import Testing
             try Self.read(Self.message("Content-Type: text/x-amorce\n" + header))
         }
         #expect(problem == UserDataProblem(.encoding(encoding), origin: "user-data, part 1"))
-        #expect(try Self.read(Self.message("Content-Type: text/x-shellscript\n" + header)) == [], "nobody else's is looked at")
+        #expect(
+            try Self.read(Self.message("Content-Type: text/x-shellscript\n" + header)) == [],
+            "nobody else's is looked at")
         #expect(try Self.read(Self.message("Content-Type: text/plain\n" + header)) == [])
     }
 
@@ -122,7 +132,8 @@ import Testing
         let packed = Self.base64(try Self.gzip(Array(Self.yaml.utf8)))
         let encoded = "Content-Transfer-Encoding: base64\n\n\(packed)"
         for type in ["text/x-amorce", "application/x-gzip", "application/gzip", "application/octet-stream"] {
-            #expect(try Self.read(Self.message("Content-Type: \(type)\n\(encoded)")).map(\.text) == [Self.yaml], "\(type)")
+            #expect(
+                try Self.read(Self.message("Content-Type: \(type)\n\(encoded)")).map(\.text) == [Self.yaml], "\(type)")
         }
         let inner = Self.message("Content-Type: text/x-amorce\n\n\(Self.plain)")
             .replacingOccurrences(of: "==edge==", with: "==inner==")
@@ -149,7 +160,8 @@ import Testing
     }
 
     @Test func blankPartsAreNone() throws {
-        #expect(try Self.read(Self.message("Content-Type: text/x-amorce\n\n", "Content-Type: text/x-amorce\n\n \n")) == [])
+        #expect(
+            try Self.read(Self.message("Content-Type: text/x-amorce\n\n", "Content-Type: text/x-amorce\n\n \n")) == [])
     }
 
     @Test func anotherCharacterSetIsRefusedWhereItMatters() throws {
@@ -158,7 +170,9 @@ import Testing
         #expect(throws: UserDataProblem(.notText, origin: "user-data, part 1")) {
             try Self.read(Self.message(part + "app: été"))
         }
-        #expect(throws: UserDataProblem(.notText, origin: "user-data")) { try Self.read(Array("#amorce\n".utf8) + [0xe9]) }
+        #expect(throws: UserDataProblem(.notText, origin: "user-data")) {
+            try Self.read(Array("#amorce\n".utf8) + [0xe9])
+        }
         #expect(throws: UserDataProblem(.notText, origin: "user-data")) { try Self.read(Array("#amorce\n".utf8) + [0]) }
     }
 
@@ -170,7 +184,8 @@ import Testing
         let bomb = try Self.gzip(Array("#amorce\n".utf8) + [UInt8](repeating: 0x20, count: 20 << 20))
         #expect(throws: UserDataProblem(.tooLarge(limit: UserData.limit), origin: "user-data")) { try Self.read(bomb) }
         // Three bombs that are each within the limit, and not together.
-        let part = "Content-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n"
+        let part =
+            "Content-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n"
             + Self.base64(try Self.gzip([UInt8](repeating: 0x20, count: 500 << 10)))
         #expect(try Self.read(Self.message(part, part)) == [])
         #expect(throws: UserDataProblem(.tooLarge(limit: UserData.limit), origin: "user-data, part 3")) {
@@ -192,7 +207,8 @@ import Testing
         #expect(throws: UserDataProblem.self) { try Self.read(bytes) }
         var text = "Content-Type: text/x-amorce\n\napp: x"
         for index in 0..<40 {
-            text = "Content-Type: multipart/mixed; boundary=b\(index)x\nMIME-Version: 1.0\n\n--b\(index)x\n\(text)\n--b\(index)x--\n"
+            text =
+                "Content-Type: multipart/mixed; boundary=b\(index)x\nMIME-Version: 1.0\n\n--b\(index)x\n\(text)\n--b\(index)x--\n"
         }
         #expect(throws: UserDataProblem.self) { try Self.read(text) }
     }
@@ -254,7 +270,9 @@ import Testing
         #expect(try Self.read(foreign) == [])
     }
 
-    @Test(arguments: ["MIMEText(body, 'x-amorce', 'utf-8')", "quoted(body)", "MIMEApplication(gzip.compress(body.encode()), 'gzip')"])
+    @Test(arguments: [
+        "MIMEText(body, 'x-amorce', 'utf-8')", "quoted(body)", "MIMEApplication(gzip.compress(body.encode()), 'gzip')",
+    ])
     func whatPythonMakesIsRead(part: String) throws {
         let program = """
             import gzip, sys

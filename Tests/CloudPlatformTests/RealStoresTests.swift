@@ -8,7 +8,7 @@ import Testing
 @Suite struct RealStoresTests {
     let scratch: ScratchDirectory
     let transport = CurlTransport(environment: [:])
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     let bytes = seededBytes(2_500_000)
 
     init() throws { scratch = try ScratchDirectory() }
@@ -23,7 +23,7 @@ import Testing
     }
 
     func store(
-        _ server: SpawnedServer, _ keys: Keys, region: String = "us-east-1", bucket: String = "acme",
+        _ server: LoopbackServer, _ keys: Keys, region: String = "us-east-1", bucket: String = "acme",
         isAnonymous: Bool = false,
         offset: Int64 = 0
     ) throws -> S3Store {
@@ -60,7 +60,7 @@ import Testing
         try scratch.write("acme/boutique/x.tar", bytes)
         try scratch.write("acme/" + Self.oddKey, bytes)
         let keys = Keys(accessKey: "AKTEST", secretKey: "MADE-UP-SECRET")
-        let server = try SpawnedServer([
+        let server = try LoopbackServer([
             TestTools.program("rclone"), "serve", "s3", scratch.path, "--addr", "127.0.0.1:{port}", "--auth-key",
             "AKTEST,MADE-UP-SECRET", "--config", "/dev/null",
         ])
@@ -85,7 +85,7 @@ import Testing
 
     @Test("ministack accepts the signatures of a user, corrects the region, and refuses the rest")
     func ministack() throws {
-        let server = try SpawnedServer(
+        let server = try LoopbackServer(
             [TestTools.program("ministack")],
             environment: [
                 "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1", "AUTH": "true", "STATE_DIR": scratch("state"),
@@ -134,7 +134,7 @@ import Testing
 
     @Test("moto gives 2,500 keys on three pages, and refuses an object that was replaced or removed")
     func moto() throws {
-        let server = try SpawnedServer([TestTools.program("moto_server"), "-H", "127.0.0.1", "-p", "{port}"])
+        let server = try LoopbackServer([TestTools.program("moto_server"), "-H", "127.0.0.1", "-p", "{port}"])
         let keys = Keys(accessKey: "AKTEST", secretKey: "MADE-UP-SECRET")
         _ = try send("PUT", server.url + "/acme", keys)
         for number in 0..<2500 { _ = try send("PUT", server.url + "/acme/p/\(number)%20%C3%A9", keys, body: [1]) }

@@ -30,7 +30,7 @@ final class ListedCredentials: CredentialProvider {
     let scratch: ScratchDirectory
     let bytes = seededBytes(700_000)
     let file: String
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     init() throws {
         scratch = try ScratchDirectory()

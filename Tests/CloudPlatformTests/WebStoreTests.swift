@@ -8,7 +8,7 @@ import Testing
     let scratch: ScratchDirectory
     let bytes = seededBytes(900_000)
     let file: String
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
     static let modified = "Tue, 24 Nov 2026 03:00:00 GMT"
 
     init() throws {

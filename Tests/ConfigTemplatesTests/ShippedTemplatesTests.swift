@@ -262,7 +262,7 @@ struct ShippedTemplatesTests {
             }
         }
         for set in sets { try visit(set) }
-        #expect(rendered == 7)
+        #expect(rendered == 8)
     }
 
     @Test func symlinksPointAtWhatTheSetBrings() throws {

@@ -2,10 +2,6 @@ import ConfigTemplates
 import HostSystem
 import TestSupport
 
-/// Starts a program with no signal blocked. A thread of the test runner blocks most of them, a child inherits that, and
-/// Apache would wait for its SIGTERM for ever.
-private let unblocked = ["perl", "-MPOSIX", "-e", "sigprocmask(SIG_SETMASK, POSIX::SigSet->new); exec @ARGV"]
-
 /// A real Apache on a loopback port, with the modules of a usual front and a configuration of the test's own.
 struct ApacheProgram {
     static let modules = [
@@ -36,7 +32,7 @@ struct ApacheProgram {
 
     static func start(_ configuration: String, port: Int) throws -> LoopbackServer {
         try Program.check(["apache2", "-t", "-f", configuration])
-        return try LoopbackServer(unblocked + ["apache2", "-f", configuration, "-DFOREGROUND"], port: port)
+        return try LoopbackServer(["apache2", "-f", configuration, "-DFOREGROUND"], port: port)
     }
 
     static func check(_ configuration: String) throws -> ChildResult {
@@ -69,6 +65,6 @@ struct FPMProgram {
 
     static func start(_ configuration: String, port: Int) throws -> LoopbackServer {
         try Program.check([program, "-n", "-t", "-y", configuration])
-        return try LoopbackServer(unblocked + [program, "-n", "-F", "-y", configuration], port: port)
+        return try LoopbackServer([program, "-n", "-F", "-y", configuration], port: port)
     }
 }

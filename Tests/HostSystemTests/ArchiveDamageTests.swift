@@ -229,7 +229,7 @@ struct ArchiveDamageTests {
         try Files.makeNewDirectory(scratch("root"), mode: 0o700)
         #expect(throws: Gone.self) {
             try ArchiveExtraction.run(
-                into: scratch("root"), options: .init(format: .tar, size: nil), stop: StopFlag(), progress: { _ in }
+                into: scratch("root"), options: .init(format: .tar, size: nil), stop: .bounded(), progress: { _ in }
             ) { _ in TestByteSource(Array(Self.smallTar().prefix(length)), pieceSize: 100, failure: Gone()) }
         }
     }
@@ -285,7 +285,7 @@ struct ArchiveDamageTests {
     func stopped() throws {
         let scratch = try ScratchDirectory()
         try Files.makeNewDirectory(scratch("root"), mode: 0o700)
-        let stop = StopFlag()
+        let stop = StopFlag.bounded()
         #expect(throws: StopReason.signal(15)) {
             try ArchiveExtraction.run(
                 into: scratch("root"), options: .init(format: .tar, size: nil), stop: stop,

@@ -20,7 +20,7 @@ struct Attempt {
         change(&options)
         let place = base ?? scratch("work/root")
         result = Result {
-            try ArchiveExtraction.run(into: place, options: options, stop: StopFlag(), progress: { _ in }) {
+            try ArchiveExtraction.run(into: place, options: options, stop: .bounded(), progress: { _ in }) {
                 TestByteSource(bytes, from: $0, pieceSize: pieceSize)
             }
         }

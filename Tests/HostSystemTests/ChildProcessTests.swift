@@ -52,7 +52,7 @@ import Testing
         var options = ChildProcess.Options()
         options.endsGroup = true
         let result = try ChildProcess.run(
-            ["sh", "-c", "sleep \(mark) & kill -9 $$"], options: options, stop: StopFlag())
+            ["sh", "-c", "sleep \(mark) & kill -9 $$"], options: options, stop: .bounded())
         #expect(result.end == .signalled(SIGKILL))
         #expect(try !isAlive(mark))
     }
@@ -83,7 +83,7 @@ import Testing
             return asked > 3
         }
         let result = try ChildProcess.run(
-            ["sh", "-c", "sleep \(mark) & sleep \(mark)"], options: options, stop: StopFlag())
+            ["sh", "-c", "sleep \(mark) & sleep \(mark)"], options: options, stop: .bounded())
         #expect(result.end == .stalled)
         #expect(try !isAlive(mark))
     }
@@ -92,10 +92,10 @@ import Testing
         var options = ChildProcess.Options()
         options.isTethered = true
         let arguments = ["printf", "%s|", "a b", "'; exit 9", "$HOME", "\"\n"]
-        let result = try ChildProcess.run(arguments, options: options, stop: StopFlag())
+        let result = try ChildProcess.run(arguments, options: options, stop: .bounded())
         #expect(result.end == .exited(0))
         #expect(String(decoding: result.output, as: UTF8.self) == "a b|'; exit 9|$HOME|\"\n|")
-        #expect(try ChildProcess.run(["sh", "-c", "exit 5"], options: options, stop: StopFlag()).end == .exited(5))
+        #expect(try ChildProcess.run(["sh", "-c", "exit 5"], options: options, stop: .bounded()).end == .exited(5))
     }
 
     /// The holder of the pipe dies as by SIGKILL: nothing of the group may be left.

@@ -7,7 +7,7 @@ import Testing
     let transport = CurlTransport(environment: [:])
 
     func failure(_ request: HTTPRequest, _ transport: CurlTransport? = nil) throws -> HTTPFailure {
-        try #require(throws: HTTPFailure.self) { try (transport ?? self.transport).perform(request, stop: StopFlag()) }
+        try #require(throws: HTTPFailure.self) { try (transport ?? self.transport).perform(request, stop: .bounded()) }
     }
 
     @Test("status, headers and body come back as they are; the connection is kept")
@@ -16,11 +16,11 @@ import Testing
             "/a": .init(steps: [#"{"status":404,"body":"no","headers":{"X-Told":"  one two "}}"#]),
             "/b": .init(steps: [#"{"status":301,"headers":{"Location":"/a"}}"#]),
         ])
-        let response = try transport.perform(HTTPRequest("GET", server.url + "/a"), stop: StopFlag())
+        let response = try transport.perform(HTTPRequest("GET", server.url + "/a"), stop: .bounded())
         #expect(response.status == 404)
         #expect(response.text == "no")
         #expect(response.header("x-told") == "one two")
-        #expect(try transport.perform(HTTPRequest("GET", server.url + "/b"), stop: StopFlag()).status == 301)
+        #expect(try transport.perform(HTTPRequest("GET", server.url + "/b"), stop: .bounded()).status == 301)
         #expect(try server.requests().filter { $0.target == "/a" }.count == 1)
     }
 
@@ -31,10 +31,10 @@ import Testing
             _ = try transport.perform(
                 HTTPRequest(
                     method, server.url + "/a/../b//c%2Fd?x=%20", headers: [("X-Empty", ""), ("X-Own", "1")],
-                    body: body.map { Array($0.utf8) }), stop: StopFlag())
+                    body: body.map { Array($0.utf8) }), stop: .bounded())
         }
         _ = try transport.perform(
-            HTTPRequest("PUT", server.url + "/e", headers: [("Content-Type", "")], body: [1]), stop: StopFlag())
+            HTTPRequest("PUT", server.url + "/e", headers: [("Content-Type", "")], body: [1]), stop: .bounded())
         let seen = try server.requests()
         #expect(seen.map(\.method) == ["PUT", "POST", "PUT", "DELETE", "PUT"])
         #expect(seen[0].target == "/a/../b//c%2Fd?x=%20")
@@ -109,7 +109,7 @@ import Testing
         func ask(_ url: String, allowsProxy: Bool = true, connectTo: String? = nil) throws -> String {
             try transport.perform(
                 HTTPRequest("GET", url, connectTimeout: .seconds(2), allowsProxy: allowsProxy, connectTo: connectTo),
-                stop: StopFlag()
+                stop: .bounded()
             ).text
         }
         #expect(try ask("http://192.0.2.1/x") == "proxied")
@@ -125,13 +125,13 @@ import Testing
     func names() throws {
         let scratch = try ScratchDirectory()
         let settings = try scratch.write("resolv.conf", "nameserver 127.83.0.1\noptions timeout:1 attempts:1\n")
-        let server = try SpawnedServer(["python3", FaultServer.program("name-server.py"), "{port}", "127.83.0.1"])
+        let server = try LoopbackServer(["python3", FaultServer.program("name-server.py"), "{port}", "127.83.0.1"])
         let transport = transport
         // A namespace belongs to a thread and to those that it starts, libcurl's resolver among them.
         let kinds = try InMountNamespace.run(binding: settings, over: "/etc/resolv.conf") {
             ["absent.test", "broken.test", "silent.test"].map { name in
                 do {
-                    _ = try transport.perform(HTTPRequest("GET", "http://\(name)/"), stop: StopFlag())
+                    _ = try transport.perform(HTTPRequest("GET", "http://\(name)/"), stop: .bounded())
                     return nil
                 } catch let failure as HTTPFailure {
                     return failure.kind
@@ -148,7 +148,7 @@ import Testing
     func connectTo() throws {
         let server = try FaultServer(["/x": .init(steps: [#"{"status":200,"body":"here"}"#])])
         let response = try transport.perform(
-            HTTPRequest("GET", "http://boutique.invalid/x", connectTo: "127.0.0.1:\(server.port)"), stop: StopFlag())
+            HTTPRequest("GET", "http://boutique.invalid/x", connectTo: "127.0.0.1:\(server.port)"), stop: .bounded())
         #expect(response.text == "here")
         #expect(try server.requests().first?.header("Host") == "boutique.invalid")
     }
@@ -215,8 +215,8 @@ final class BlackHole {
         try Program.check(["openssl"] + words)
     }
 
-    private func server(_ certificate: String, _ options: [String] = []) throws -> SpawnedServer {
-        try SpawnedServer(
+    private func server(_ certificate: String, _ options: [String] = []) throws -> LoopbackServer {
+        try LoopbackServer(
             [
                 "openssl", "s_server", "-accept", "{port}", "-www", "-quiet", "-cert", scratch(certificate), "-key",
                 scratch("leaf.key"),
@@ -224,9 +224,9 @@ final class BlackHole {
                 + options)
     }
 
-    private func ask(_ server: SpawnedServer, trusting bundle: String) throws -> HTTPResponse {
+    private func ask(_ server: LoopbackServer, trusting bundle: String) throws -> HTTPResponse {
         let transport = CurlTransport(environment: ["SSL_CERT_FILE": scratch(bundle)])
-        return try transport.perform(HTTPRequest("GET", "https://localhost:\(server.port)/"), stop: StopFlag())
+        return try transport.perform(HTTPRequest("GET", "https://localhost:\(server.port)/"), stop: .bounded())
     }
 
     @Test("a good certificate is accepted")
@@ -256,7 +256,7 @@ final class BlackHole {
         let transport = CurlTransport(environment: ["SSL_CERT_FILE": scratch("ca.pem")])
         let other = try #require(throws: HTTPFailure.self) {
             try transport.perform(
-                HTTPRequest("GET", "https://localhost:\(plain.port)/", timeout: .seconds(3)), stop: StopFlag())
+                HTTPRequest("GET", "https://localhost:\(plain.port)/", timeout: .seconds(3)), stop: .bounded())
         }
         #expect(other.kind == .tls(.protocolVersion) || other.kind == .connectTimeout)
     }
@@ -277,7 +277,7 @@ final class BlackHole {
         // http needs none.
         let plain = try FaultServer(["/x": .init(steps: [#"{"status":204}"#])])
         let transport = CurlTransport(environment: ["SSL_CERT_FILE": scratch("missing.pem")])
-        #expect(try transport.perform(HTTPRequest("GET", plain.url + "/x"), stop: StopFlag()).status == 204)
+        #expect(try transport.perform(HTTPRequest("GET", plain.url + "/x"), stop: .bounded()).status == 204)
     }
 
     @Test("the first variable that is set decides alone; else the distributions' places are looked at in order")

@@ -20,8 +20,8 @@ import Testing
         for name in ["a", "b/c", "b/d", "var/uploads/1", "var/uploads/2", "var/x"] { try scratch.write(name, "x") }
         try Files.symlink(target: "/", at: scratch("root"))
         let tree = try OpenTree(scratch.path)
-        #expect(try tree.count(stop: StopFlag()) == 10)
-        #expect(try tree.count(excluding: ["var/uploads"], stop: StopFlag()) == 7)
+        #expect(try tree.count(stop: .bounded()) == 10)
+        #expect(try tree.count(excluding: ["var/uploads"], stop: .bounded()) == 7)
     }
 
     @Test func separatedFileKeepsAllButItsInode() throws {
@@ -36,8 +36,8 @@ import Testing
 
         let tree = try OpenTree(scratch("tree"))
         let names = ["d/f", "d/absent", "absent/f", "d"].map { Array($0.utf8) }
-        #expect(try tree.separate(names, stop: StopFlag()) == 1)
-        #expect(try tree.separate(names, stop: StopFlag()) == 0)
+        #expect(try tree.separate(names, stop: .bounded()) == 1)
+        #expect(try tree.separate(names, stop: .bounded()) == 0)
 
         let after = try #require(try Files.status(scratch("tree/d/f")))
         #expect(after.inode != before.inode)
@@ -55,14 +55,14 @@ import Testing
         try Files.symlink(target: scratch("outside"), at: scratch("tree/d"))
         let inode = try Files.status(scratch("outside/f"))?.inode
         let tree = try OpenTree(scratch("tree"))
-        #expect(throws: HostError.self) { try tree.separate([Array("d/f".utf8)], stop: StopFlag()) }
-        #expect(throws: HostError.self) { try tree.separate([Array("../outside/f".utf8)], stop: StopFlag()) }
+        #expect(throws: HostError.self) { try tree.separate([Array("d/f".utf8)], stop: .bounded()) }
+        #expect(throws: HostError.self) { try tree.separate([Array("../outside/f".utf8)], stop: .bounded()) }
         #expect(try Files.status(scratch("outside/f"))?.inode == inode)
     }
 
     @Test func removesFoldersOfOneNameAlone() throws {
         for name in ["p/x", "a/p/y", "a/keep", "b/p"] { try scratch.write(name, "x") }
-        try OpenTree(scratch.path).removeDirectories(named: "p", stop: StopFlag())
+        try OpenTree(scratch.path).removeDirectories(named: "p", stop: .bounded())
         #expect(try Files.names(in: scratch.path) == ["a", "b"])
         #expect(try Files.names(in: scratch("a")) == ["keep"])
         #expect(try Files.names(in: scratch("b")) == ["p"])

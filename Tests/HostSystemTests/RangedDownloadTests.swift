@@ -58,7 +58,7 @@ import Testing
     func download(
         _ server: FaultServer, isPinned: Bool = true, size: Int64? = 3_000_001, from offset: Int64 = 0,
         connections: Int = 4,
-        memory: Int = 1 << 20, stop: StopFlag = StopFlag(), progress: @escaping ProgressHandler = { _ in }
+        memory: Int = 1 << 20, stop: StopFlag = .bounded(), progress: @escaping ProgressHandler = { _ in }
     ) throws -> RangedDownload {
         try RangedDownload(
             source(server, isPinned: isPinned), size: size, from: offset, connections: connections,
@@ -237,7 +237,7 @@ import Testing
 
     @Test("a stop ends it, while nothing comes too")
     func stopped() throws {
-        let stop = StopFlag()
+        let stop = StopFlag.bounded()
         let download = try download(try server(Array(repeating: #"{"stall":0}"#, count: 9)), stop: stop)
         stop.raise(signal: SIGTERM)
         #expect(throws: StopReason.signal(SIGTERM)) { try download.readAll() }
@@ -265,7 +265,7 @@ import Testing
             return try attempt(range)
         }
         var download: RangedDownload? = try RangedDownload(
-            source, size: 3_000_001, memory: ByteCount(1 << 20), retry: Self.hasty, environment: [:], stop: StopFlag())
+            source, size: 3_000_001, memory: ByteCount(1 << 20), retry: Self.hasty, environment: [:], stop: .bounded())
         _ = try download?.nextBytes()
         source = self.source(server)
         held = nil
@@ -284,7 +284,7 @@ import Testing
             }
         }
         let download = try RangedDownload(
-            source, size: 10, memory: ByteCount(1 << 20), retry: Self.hasty, environment: [:], stop: StopFlag())
+            source, size: 10, memory: ByteCount(1 << 20), retry: Self.hasty, environment: [:], stop: .bounded())
         let failure = try #require(throws: HTTPFailure.self) { try download.readAll() }
         #expect(failure.kind == .refused)
         #expect(!"\(failure)".contains("MADE-UP-SECRET"))

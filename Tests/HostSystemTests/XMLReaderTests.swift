@@ -44,7 +44,7 @@ import Testing
 @Suite struct FolderStoreTests {
     let scratch: ScratchDirectory
     let store: FolderStore
-    let stop = StopFlag()
+    let stop = StopFlag.bounded()
 
     init() throws {
         scratch = try ScratchDirectory()

@@ -30,7 +30,7 @@ public final class FaultServer: Sendable {
         }
     }
 
-    private let server: SpawnedServer
+    private let server: LoopbackServer
     private let scratch: ScratchDirectory
     public var url: String { server.url }
     public var port: Int { server.port }
@@ -44,13 +44,13 @@ public final class FaultServer: Sendable {
                 + (fields + ["\"steps\":[\(rule.steps.joined(separator: ","))]"]).joined(separator: ",") + "}"
         }
         let script = try scratch.write("script.json", "{\(entries.joined(separator: ","))}")
-        server = try SpawnedServer(["python3", Self.program("fault-server.py"), "{port}", script])
+        server = try LoopbackServer(["python3", Self.program("fault-server.py"), "{port}", script])
     }
 
     /// What has arrived so far.
     public func requests() throws -> [Seen] {
         let answer = try CurlTransport(environment: [:]).perform(
-            HTTPRequest("GET", url + "/__requests"), stop: StopFlag())
+            HTTPRequest("GET", url + "/__requests"), stop: .bounded())
         return try JSONDecoder().decode([Seen].self, from: Data(answer.body))
     }
 

@@ -45,7 +45,7 @@ public enum InMountNamespace {
             done.signal()
         }
         thread.start()
-        done.wait()
+        guard done.wait(timeout: .now() + 120) == .success else { throw HostError("unshare", target, errno: ETIMEDOUT) }
         if let problem = work.problem { throw problem }
         guard let result = work.result else { throw HostError("unshare", target, errno: EINVAL) }
         return result

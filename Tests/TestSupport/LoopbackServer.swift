@@ -2,10 +2,18 @@ import Foundation
 import HostSystem
 
 /// A server process that a test starts on a free loopback port, as the leader of a process group of its own that ends with the
-/// last reference to it.
+/// last reference to it. No wait here is without an end.
 public final class LoopbackServer: @unchecked Sendable {
     public struct NotUp: Error, CustomStringConvertible {
         public let description: String
+    }
+
+    /// How a test knows that the server is ready.
+    public enum Readiness {
+        /// Its port accepts a connection.
+        case port
+        /// It has written this: for a program to which a connection more would matter.
+        case output(String)
     }
 
     // Set in init, used again in `stop` alone.
@@ -13,35 +21,47 @@ public final class LoopbackServer: @unchecked Sendable {
     public let port: Int
     public var url: String { "http://127.0.0.1:\(port)" }
 
-    /// Starts `arguments` (each `{port}` in them replaced) and waits until the port accepts connections.
+    /// Starts `arguments` and waits until the server is ready. Each `{port}` in them and in `environment` is replaced; the
+    /// program inherits the environment of the test, with `environment` over it.
     public init(
         _ arguments: [String], port: Int = LoopbackServer.freePort(), environment: [String: String] = [:],
-        log: String = "/dev/null", patience: Duration = .seconds(30)
+        isReady readiness: Readiness = .port, patience: Duration = .seconds(60)
     ) throws {
         self.port = port
-        let words = arguments.map { $0.replacingOccurrences(of: "{port}", with: String(port)) }
-        try spawn(["/usr/bin/env"] + words, environment: environment, log: log)
+        func filled(_ text: String) -> String { text.replacingOccurrences(of: "{port}", with: String(port)) }
+        let words = arguments.map(filled)
+        let scratch = try ScratchDirectory()
+        var log = "/dev/null"
+        if case .output = readiness { log = scratch("output") }
+        try spawn(
+            ["/usr/bin/env"] + words, Host.environment().merging(environment.mapValues(filled)) { $1 }, output: log)
         let end = ContinuousClock.now.advanced(by: patience)
-        while !Self.accepts(port) {
-            var status: CInt = 0
-            let hasEnded = waitpid(process, &status, WNOHANG) == process
+        while !Self.isReady(readiness, port, log) {
+            let hasEnded = hasEnded
             if hasEnded || ContinuousClock.now > end {
-                if hasEnded { process = 0 }
                 stop()
-                throw NotUp(description: "\(words.joined(separator: " ")) does not listen on port \(port)")
+                let fault = hasEnded ? "has ended" : "is not ready after \(patience.spoken)"
+                throw NotUp(description: "\(words.joined(separator: " ")) on port \(port) \(fault)")
             }
-            usleep(30_000)
+            usleep(20_000)
+        }
+    }
+
+    private static func isReady(_ readiness: Readiness, _ port: Int, _ log: String) -> Bool {
+        switch readiness {
+        case .port: accepts(port)
+        case .output(let text): (try? FileReading.text(log, limit: 64 << 10))?.contains(text) ?? false
         }
     }
 
     /// Threads of a test run block signals, and a child inherits that: a server would never see its SIGTERM. So it gets an
     /// empty mask and every handler's default, which Foundation's Process does not give.
-    private func spawn(_ arguments: [String], environment: [String: String], log: String) throws {
+    private func spawn(_ arguments: [String], _ environment: [String: String], output: String) throws {
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0o644)
+        posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_APPEND, 0o644)
         posix_spawn_file_actions_adddup2(&actions, 1, 2)
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
@@ -55,22 +75,37 @@ public final class LoopbackServer: @unchecked Sendable {
         posix_spawnattr_setpgroup(&attributes, 0)
         posix_spawnattr_setflags(
             &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK))
-        let whole = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         let argv = arguments.map { strdup($0) } + [nil]
-        let envp = whole.map { strdup($0.key + "=" + $0.value) } + [nil]
+        let envp = environment.map { strdup($0.key + "=" + $0.value) } + [nil]
         defer { for pointer in argv + envp { free(pointer) } }
         let code = posix_spawn(&process, arguments[0], &actions, &attributes, argv, envp)
         guard code == 0 else { throw HostError("posix_spawn", arguments[0], errno: code) }
+    }
+
+    /// It stays a zombie until `stop` takes note, so that its number, which is its group's, is not given away.
+    private var hasEnded: Bool {
+        var information = siginfo_t()
+        return waitid(P_PID, id_t(process), &information, WEXITED | WNOHANG | WNOWAIT) != 0
+            || information.si_signo == SIGCHLD
+    }
+
+    private func hasEnded(within patience: Duration) -> Bool {
+        let end = ContinuousClock.now.advanced(by: patience)
+        while !hasEnded {
+            if ContinuousClock.now > end { return false }
+            usleep(10_000)
+        }
+        return true
     }
 
     /// SIGTERM, and SIGKILL for what is still there three seconds later.
     public func stop() {
         guard process > 0 else { return }
         kill(-process, SIGTERM)
-        var status: CInt = 0
-        for _ in 0..<300 where waitpid(process, &status, WNOHANG) == 0 { usleep(10_000) }
+        _ = hasEnded(within: .seconds(3))
         kill(-process, SIGKILL)
-        waitpid(process, &status, 0)
+        // A process that hangs in the kernel is left behind.
+        if hasEnded(within: .seconds(10)) { waitpid(process, nil, 0) }
         process = 0
     }
 
@@ -102,7 +137,7 @@ public final class LoopbackServer: @unchecked Sendable {
         }
     }
 
-    private static func loopback(_ port: Int) -> sockaddr_in {
+    static func loopback(_ port: Int) -> sockaddr_in {
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = UInt16(port).bigEndian

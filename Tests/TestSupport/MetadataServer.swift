@@ -7,9 +7,7 @@ public final class MetadataServer: Sendable {
     /// One at a time: `hang-put` never answers a request for a token, `endless` sends user-data without end, `short-token`
     /// grants tokens for one second whatever is asked, `dying` answers the first `dying=N` requests and then closes its port.
     public static let program = #"""
-        import http.server, json, secrets, signal, sys, time, os
-        # A test's thread blocks signals, and a process it starts inherits that: without this, SIGTERM would never arrive.
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        import http.server, json, secrets, sys, time, os
         port, folder, fault = int(sys.argv[1]), sys.argv[2], sys.argv[3]
         tokens, answered = {}, 0
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,10 +84,7 @@ public final class BlackHole: Sendable {
 
     public init() {
         let port = LoopbackServer.freePort()
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = UInt16(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var address = LoopbackServer.loopback(port)
         let length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         var waiting: [CInt] = []

@@ -113,7 +113,9 @@ public final class ScriptedMetadata: HTTPTransport, Sendable {
         func header(_ name: String) -> String? { request.headers.first { $0.name.lowercased() == name }?.value }
         return state.withLock { state in
             if request.method == "PUT" {
-                guard path == "/latest/api/token", header("x-forwarded-for") == nil else { return HTTPResponse(status: 403) }
+                guard path == "/latest/api/token", header("x-forwarded-for") == nil else {
+                    return HTTPResponse(status: 403)
+                }
                 guard let lifetime = header("x-aws-ec2-metadata-token-ttl-seconds").flatMap(Int.init),
                     (1...21600).contains(lifetime)
                 else { return HTTPResponse(status: 400) }
@@ -133,13 +135,4 @@ public final class ScriptedMetadata: HTTPTransport, Sendable {
             return HTTPResponse(status: 200, headers: [("Content-Type", "text/plain")], body: body)
         }
     }
-}
-
-/// Keeps what was logged.
-public final class LogRecorder: Sendable {
-    private let lines = Mutex<[String]>([])
-
-    public init() {}
-    public var log: Log { Log { level, text in self.lines.withLock { $0.append("\(level.name): \(text)") } } }
-    public var text: String { lines.withLock { $0.joined(separator: "\n") } }
 }

@@ -25,19 +25,11 @@ typedef size_t (*amorce_curl_data_callback)(char *data, size_t size, size_t coun
 static inline CURLcode amorce_curl_set_data_callback(CURL *handle, CURLoption option, amorce_curl_data_callback value) {
     return curl_easy_setopt(handle, option, value);
 }
-typedef int (*amorce_curl_progress_callback)(
-    void *context, curl_off_t download_total, curl_off_t downloaded, curl_off_t upload_total, curl_off_t uploaded);
-static inline CURLcode amorce_curl_set_progress_callback(CURL *handle, amorce_curl_progress_callback value) {
-    return curl_easy_setopt(handle, CURLOPT_XFERINFOFUNCTION, value);
-}
 
 static inline CURLcode amorce_curl_get_long(CURL *handle, CURLINFO info, long *value) {
     return curl_easy_getinfo(handle, info, value);
 }
 static inline CURLcode amorce_curl_get_offset(CURL *handle, CURLINFO info, curl_off_t *value) {
-    return curl_easy_getinfo(handle, info, value);
-}
-static inline CURLcode amorce_curl_get_string(CURL *handle, CURLINFO info, char **value) {
     return curl_easy_getinfo(handle, info, value);
 }
 

@@ -19,9 +19,8 @@ extern const int amorce_path_only;
 /// Whether files made in the directory get their mode from a default ACL, in place of the umask; acl(5).
 int amorce_has_default_acl(int directory);
 
-/// open, openat and fcntl are variadic.
+/// openat is variadic.
 int amorce_openat(int directory, const char *path, int flags, mode_t mode);
-int amorce_fcntl(int descriptor, int command, long argument);
 
 /// FICLONE, an ioctl whose number is a macro with a size in it: shares the blocks of `source`. 0, or -1 with errno.
 int amorce_clone_file(int destination, int source);
@@ -29,9 +28,6 @@ int amorce_clone_file(int destination, int source);
 /// copy_file_range(2) from and to the descriptors' own offsets, within the kernel; falls back to read and write where a file
 /// system has none.
 ssize_t amorce_copy_range(int destination, int source, size_t size);
-
-/// renameat2(2) with RENAME_EXCHANGE: both names swap what they stand for, in one step.
-int amorce_exchange(int old_directory, const char *old_name, int new_directory, const char *new_name);
 
 /// pipe2(2) with O_CLOEXEC.
 int amorce_pipe(int ends[2]);
@@ -54,9 +50,6 @@ void amorce_name_thread(const char *name);
 int amorce_exited(int status);
 int amorce_exit_status(int status);
 int amorce_termination_signal(int status);
-
-/// pidfd_open(2), Linux 5.3: a descriptor that polls readable when the process ends.
-int amorce_pidfd_open(pid_t process);
 
 /// getrandom(2), whole or -1.
 int amorce_random(void *buffer, size_t size);
