@@ -164,7 +164,9 @@ final class Console: Sendable {
     ) -> [String] {
         var lines = [style.bad("failed") + " at \(step.rawValue): \(attempted)"]
         // Many problems are one line each.
-        lines += cause.split(separator: "\n").enumerated().map { ($0.offset == 0 ? "  why:  " : "        ") + $0.element }
+        lines += cause.split(separator: "\n").enumerated().map {
+            ($0.offset == 0 ? "  why:  " : "        ") + $0.element
+        }
         if let advice { lines.append("  next: \(advice)") }
         if let aftermath { lines.append("  now:  \(aftermath)") }
         return lines
@@ -242,7 +244,8 @@ final class Console: Sendable {
             (line.event, line.step) = ("progress", step.rawValue)
             (line.bytes, line.totalBytes, line.files) = (progress.bytes, progress.totalBytes, progress.items)
         case .finished(let step, let duration, let summary):
-            (line.event, line.step, line.seconds, line.message) = ("finished", step.rawValue, duration.inSeconds, summary)
+            (line.event, line.step, line.message) = ("finished", step.rawValue, summary)
+            line.seconds = duration.inSeconds
         case .skipped(let step, let why): (line.event, line.step, line.message) = ("skipped", step.rawValue, why)
         case .failed(let step, let duration, let failure):
             (line.level, line.event, line.step) = ("error", "failed", step.rawValue)
@@ -273,7 +276,9 @@ struct RateMeter {
     }
 
     var bytesPerSecond: Double? {
-        guard let first = samples.first, let last = samples.last, last.at - first.at > .milliseconds(300) else { return nil }
+        guard let first = samples.first, let last = samples.last, last.at - first.at > .milliseconds(300) else {
+            return nil
+        }
         return max(0, Double(last.bytes - first.bytes)) / (last.at - first.at).inSeconds
     }
 }
