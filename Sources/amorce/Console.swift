@@ -244,9 +244,8 @@ final class Console: Sendable {
             (line.event, line.step) = ("progress", step.rawValue)
             (line.bytes, line.totalBytes, line.files) = (progress.bytes, progress.totalBytes, progress.items)
         case .finished(let step, let duration, let summary):
-            (line.event, line.step, line.seconds, line.message) = (
-                "finished", step.rawValue, duration.inSeconds, summary
-            )
+            (line.event, line.step, line.message) = ("finished", step.rawValue, summary)
+            line.seconds = duration.inSeconds
         case .skipped(let step, let why): (line.event, line.step, line.message) = ("skipped", step.rawValue, why)
         case .failed(let step, let duration, let failure):
             (line.level, line.event, line.step) = ("error", "failed", step.rawValue)
