@@ -102,7 +102,10 @@ public struct BootSequence {
         recorder.update { report in
             report.aftermath =
                 failure.aftermath
-                ?? live.map { "release \($0) serves as before" } ?? "nothing is served"
+                ?? live.map {
+                    failure.step == .announce
+                        ? "release \($0) serves, and is not announced as ready" : "release \($0) serves as before"
+                } ?? "nothing is served"
             report.release = isUncertain ? nil : live
         }
         // Ready before, and what was proved then is live again: a failed attempt takes no front out of service.
@@ -111,9 +114,12 @@ public struct BootSequence {
         if let app = recorder.report.app {
             let store = ReleaseStore(layout: layout, app: app)
             do {
-                _ = try store.removeUnfinished()
-                for record in try store.records() where record.state == .complete {
-                    try store.remove(record.identifier)
+                // A switch that could not be taken back may be served by now; the next run takes it back, and needs its record.
+                if try store.journal() == nil {
+                    _ = try store.removeUnfinished()
+                    for record in try store.records() where record.state == .complete {
+                        try store.remove(record.identifier)
+                    }
                 }
             } catch {
                 log.warning("the unfinished release cannot be removed: \(error)")

@@ -101,11 +101,13 @@ public struct ReleaseStore: Sendable {
         try Files.removeTree(stateFolder(identifier))
     }
 
-    /// Removes what an interrupted run left: release folders without a record, records without a folder.
+    /// Removes what an interrupted run left: release folders without a record, records without a folder. What `current` points
+    /// to stays, record or not: where the state directory was lost, visitors are served from a folder that no record knows.
     public func removeUnfinished() throws -> [String] {
         let recorded = Set(try records().map(\.identifier))
+        let served = Files.linkTarget(layout.current(app)).map { Files.name(of: $0) }
         let leftovers = Set(try Files.names(in: layout.releases(app)) + Files.names(in: releasesState))
-            .filter { Self.isIdentifier($0) && !recorded.contains($0) }
+            .filter { Self.isIdentifier($0) && !recorded.contains($0) && $0 != served }
         for identifier in leftovers.sorted() { try remove(identifier) }
         return leftovers.sorted()
     }

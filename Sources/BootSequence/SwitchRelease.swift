@@ -34,20 +34,26 @@ struct SwitchRelease {
         }
     }
 
-    /// Asks the site. When it answers as the new release, the switch is final.
+    /// Asks the site. When it answers as the new release, and that is recorded, the switch is final. A record that cannot be
+    /// written takes the switch back too: else the next run would find a front that serves what no record knows as live.
     func prove(_ target: ReleaseRecord, stop: StopFlag) throws -> ReleaseRecord {
         let source = try store.live().flatMap { try store.record($0) }
-        do {
-            try proof?.prove(target, stop: stop)
-        } catch {
-            throw NotProved(cause: error, step: .prove, afterwards: takeBack(target, to: source))
-        }
         var proved = target
         proved.state = .proved
         if source?.identifier != target.identifier { proved.previous = source?.identifier }
-        try store.save(proved)
-        try store.setLive(target.identifier)
-        try store.closeJournal()
+        do {
+            try proof?.prove(target, stop: stop)
+            try store.save(proved)
+            try store.setLive(target.identifier)
+        } catch {
+            throw NotProved(cause: error, step: .prove, afterwards: takeBack(target, to: source))
+        }
+        do {
+            try store.closeJournal()
+        } catch {
+            // Proved and recorded it is: the next run finds that out and closes it.
+            log.warning("the journal of the switch cannot be closed: \(error)")
+        }
         return proved
     }
 
@@ -60,16 +66,20 @@ struct SwitchRelease {
                 ?? "taking the switch back: there was no release before")
         do {
             try configuration.apply(source, over: target)
-            var rejected = target
-            rejected.state = .rejected
-            if target.state != .proved { try store.save(rejected) }
+            // Written only where it must be: on a full disk there is no room for what says the same.
+            if try store.live() != source?.identifier { try store.setLive(source?.identifier) }
             if let source {
                 try services.reload(stop: stop)
                 try proof?.prove(source, stop: stop)
             } else {
                 try? services.reload(stop: stop)
             }
-            try store.setLive(source?.identifier)
+            if target.state != .proved {
+                var rejected = target
+                rejected.state = .rejected
+                // The next run removes it with or without this note.
+                try? store.save(rejected)
+            }
             try store.closeJournal()
             return nil
         } catch {

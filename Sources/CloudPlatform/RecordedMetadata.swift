@@ -42,6 +42,12 @@ public struct RecordedMetadata: MetadataProvider {
             if let value = members[key], value.text == nil { throw problem("has a \"\(key)\" that is not a string") }
         }
         guard let id = members["instance-id"]?.text, !id.isEmpty else { throw problem("has no \"instance-id\"") }
+        // They go into log lines, host names and requests: as strict as with the service that is stood in for.
+        for key in ["instance-id", "region", "zone", "type", "image"] {
+            if let value = members[key]?.text, !MetadataShape.word.accepts(value) {
+                throw problem("has the malformed \"\(key)\" \"\(Printable.text(value, limit: 60))\"")
+            }
+        }
         let platform = members["platform"]?.text ?? InstanceIdentity.Platform.recorded.rawValue
         guard let platform = InstanceIdentity.Platform(rawValue: platform) else {
             let all = InstanceIdentity.Platform.allCases.map(\.rawValue).joined(separator: ", ")

@@ -269,10 +269,13 @@ class ScratchFront:
             try:
                 os.kill(pid, signal.SIGTERM)
                 for _ in range(200):
-                    os.kill(pid, 0)
+                    # One that has ended and that nobody reaps (PID 1 of a container may not) is gone as well.
+                    if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                        break
                     time.sleep(0.02)
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
+                else:
+                    os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, FileNotFoundError):
                 pass
 
 

@@ -455,3 +455,16 @@ def test_many_ranges_with_few_descriptors(base):
         assert done.status == 0, done
         assert web.mostTogether > 40
     assert tree(base / "out") == tree(base / "site")
+
+
+def test_a_whole_boot_and_sync_within_64_MiB(front):
+    """With all that is run for it, rsync and the checks of the services; a sync that copies nothing it need not."""
+    (front.base / "site/large").write_bytes(random.Random(5).randbytes(150 << 20))
+    shutil.copy2(front.base / "site/large", front.orchestrator / "large")
+    front.backup(suffix=".tar.gz", stamp="20261124T040000Z")
+    for command in ["boot", "sync"]:
+        done = front.run(command, wrapper=["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *MEASURED])
+        assert done.status == 0, done
+        assert peak(done) < LIMIT, (command, peak(done))
+        front.publish("2")
+    assert front.fetch() == (200, "page 1 1\n")
