@@ -29,6 +29,17 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
 
     public var description: String { "\(step.rawValue): \(attempted): \(cause)" }
 
+    /// Work that is no recorded step of its own and fails as a part of one.
+    static func inStep<Result>(
+        _ step: StepName, _ attempted: String, _ body: () throws -> Result
+    ) throws(BootFailure) -> Result {
+        do {
+            return try body()
+        } catch {
+            throw BootFailure(step, attempted, error)
+        }
+    }
+
     /// The same failure with every text passed through `change`.
     func mapped(_ change: (String) -> String) -> BootFailure {
         BootFailure(

@@ -171,7 +171,7 @@ public struct BootSequence {
     private func rollback(to name: String?) throws(BootFailure) -> String? {
         try recover()
         let front = try settle(try identify())
-        let target: ReleaseRecord = try inStep(.switchRelease, "finding the release to go back to") {
+        let target: ReleaseRecord = try BootFailure.inStep(.switchRelease, "finding the release to go back to") {
             try Rollback(store: front.store).target(named: name)
         }
         let proved = try switchTo(target, front)
@@ -258,7 +258,7 @@ public struct BootSequence {
 
     /// The release that this front serves, where it is this environment's and this instance's own.
     private func liveRelease(_ front: Front) throws(BootFailure) -> ReleaseRecord? {
-        try inStep(.recover, "reading the records of releases") {
+        try BootFailure.inStep(.recover, "reading the records of releases") {
             try front.store.prepareFolders()
             for identifier in try front.store.removeUnfinished() {
                 log.detail("removed the unfinished release \(identifier)")
@@ -297,12 +297,14 @@ public struct BootSequence {
 
     /// A new release from the backup, and the delta on top.
     private func restore(_ front: Front) throws(BootFailure) -> Draft {
-        guard let backup = front.settings.backup else {
+        guard front.settings.backup != nil else {
             throw BootFailure(
                 .restore, "making the first release", cause: "the settings name no `backup.from`",
                 advice: "name the bucket of backups in `backup.from`", status: .settings)
         }
-        var record: ReleaseRecord = try inStep(.restore, "naming the release") { try newRecord(front, base: nil) }
+        var record: ReleaseRecord = try BootFailure.inStep(.restore, "naming the release") {
+            try newRecord(front, base: nil)
+        }
         let directory = layout.release(front.settings.app, record.identifier)
         var restored = try recorder.step(
             .restore, "restoring \(front.backupLocation)",
@@ -315,7 +317,6 @@ public struct BootSequence {
             try Files.makeNewDirectory(directory, mode: 0o700)
             return try step.restore(into: directory, stop: stop, progress: recorder.progress(of: .restore))
         }
-        _ = backup
         record.backup = restored
         record.dataTime = restored.time
 
@@ -404,7 +405,7 @@ public struct BootSequence {
 
     /// Without a delta, a newer backup is the only way to newer data.
     private func refreshFromBackup(_ live: ReleaseRecord, _ front: Front) throws(BootFailure) -> Draft {
-        let newest = try inStep(.restore, "looking for a newer backup in \(front.backupLocation)") {
+        let newest = try BootFailure.inStep(.restore, "looking for a newer backup in \(front.backupLocation)") {
             try front.restoreBackup(log: log).candidates(stop: stop).first?.object
         }
         if let newest, newest.key == live.backup?.key, newest.etag == live.backup?.etag {
@@ -472,7 +473,7 @@ public struct BootSequence {
 
     /// The release's own rendered files, its shared paths and its owner; then it is on disk, and its record says so.
     private func complete(_ draft: Draft, _ front: Front) throws(BootFailure) -> ReleaseRecord {
-        try inStep(.render, "completing release \(draft.record.identifier)") {
+        try BootFailure.inStep(.render, "completing release \(draft.record.identifier)") {
             let directory = layout.release(front.settings.app, draft.record.identifier)
             try SharedPaths(layout: layout, app: front.settings.app, owner: front.sharedOwner).link(
                 front.settings.shared, in: directory)
@@ -558,17 +559,6 @@ public struct BootSequence {
             }
         } catch {
             log.warning("old releases cannot be removed: \(error)")
-        }
-    }
-
-    /// Work between the recorded steps that fails as one of them.
-    private func inStep<Result>(
-        _ step: StepName, _ attempted: String, _ body: () throws -> Result
-    ) throws(BootFailure) -> Result {
-        do {
-            return try body()
-        } catch {
-            throw BootFailure(step, attempted, error)
         }
     }
 }

@@ -67,38 +67,28 @@ struct PreviewSession {
         log = Log { observer(.message($0, $1)) }
     }
 
-    private func inStep<Result>(
-        _ step: StepName, _ attempted: String, _ body: () throws -> Result
-    ) throws(BootFailure) -> Result {
-        do {
-            return try body()
-        } catch {
-            throw BootFailure(step, attempted, error)
-        }
-    }
-
     func settings() throws(BootFailure) -> SettledSettings {
         let (instance, access) = try identify()
-        return try inStep(.settle, "merging the settings") {
+        return try BootFailure.inStep(.settle, "merging the settings") {
             try Front.mergedSettings(instance, options: options, access: access, stop: stop)
         }
     }
 
     private func identify() throws(BootFailure) -> (InstanceData, StoreAccess) {
-        try inStep(.identify, "asking who this instance is") {
+        try BootFailure.inStep(.identify, "asking who this instance is") {
             try Front.identify(options, transport: transport, log: log, stop: stop)
         }
     }
 
     func make(includingData: Bool) throws(BootFailure) -> (preview: Preview, files: [RenderedFile]) {
         let (instance, access) = try identify()
-        let front = try inStep(.settle, "merging the settings") {
+        let front = try BootFailure.inStep(.settle, "merging the settings") {
             try Front.settle(instance, options: options, access: access, transport: transport, log: log, stop: stop)
         }
-        let live = try inStep(.recover, "reading the records of releases") { () throws -> ReleaseRecord? in
+        let live = try BootFailure.inStep(.recover, "reading the records of releases") { () throws -> ReleaseRecord? in
             try front.store.live().flatMap { try front.store.record($0) }
         }
-        let rendered = try inStep(.render, "rendering the templates") { () throws -> [RenderedFile] in
+        let rendered = try BootFailure.inStep(.render, "rendering the templates") { () throws -> [RenderedFile] in
             // Before the first release, what it will be called and answer is not known yet.
             let record =
                 live
@@ -107,7 +97,7 @@ struct PreviewSession {
                     environment: front.settings.environment, created: Host.now, token: "not-made-yet", base: nil)
             return try front.render(record, log: log)
         }
-        let files = try inStep(.render, "comparing with the present files") {
+        let files = try BootFailure.inStep(.render, "comparing with the present files") {
             try FileComparison(front: front, live: live).compare(rendered)
         }
         var preview = Preview(
@@ -118,7 +108,9 @@ struct PreviewSession {
 
     private func addData(to preview: inout Preview, _ front: Front, _ live: ReleaseRecord?) throws(BootFailure) {
         if live == nil {
-            preview.backup = try inStep(.restore, "looking for the newest backup in \(front.backupLocation)") {
+            preview.backup = try BootFailure.inStep(
+                .restore, "looking for the newest backup in \(front.backupLocation)"
+            ) {
                 try front.restoreBackup(log: log).candidates(stop: stop).first?.object.key
             }
         }
@@ -130,7 +122,7 @@ struct PreviewSession {
             preview.deltaNote = "the delta is known once the backup is restored"
             return
         }
-        preview.delta = try inStep(.sync, "planning the delta from \(settings.from)") {
+        preview.delta = try BootFailure.inStep(.sync, "planning the delta from \(settings.from)") {
             try front.syncDelta(settings, log: log).plan(
                 into: options.layout.release(front.settings.app, live.identifier), protecting: front.protectedPaths,
                 stop: stop)
