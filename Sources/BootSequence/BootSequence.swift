@@ -359,6 +359,7 @@ public struct BootSequence {
     private func note(_ outcome: DeltaOutcome, in record: inout ReleaseRecord, from source: String) {
         switch outcome {
         case .brought(let plan):
+            for change in plan.entries.prefix(200) { log.detail("\(change.kind.rawValue): \(change.path)") }
             record.delta = .init(
                 source: source, time: Host.now, created: plan.created, changed: plan.changed, deleted: plan.deleted)
             record.dataTime = Host.now

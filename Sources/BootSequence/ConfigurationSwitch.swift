@@ -30,10 +30,8 @@ struct ConfigurationSwitch {
         for entry in target?.configuration ?? [] { wanted[entry.path] = (entry, target?.identifier) }
         var removed: [String] = []
         for entry in source?.configuration ?? [] where wanted[entry.path] == nil {
-            guard let original = try self.original(entry.path) else {
-                removed.append(entry.path)
-                continue
-            }
+            // Every path is remembered before the first one is touched: what is not remembered is not amorce's to remove.
+            guard let original = try self.original(entry.path) else { continue }
             if let kept = original.entry { wanted[entry.path] = (kept, nil) } else { removed.append(entry.path) }
         }
 

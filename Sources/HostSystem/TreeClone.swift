@@ -94,6 +94,10 @@ public struct TreeClone {
                 throw HostError("symlink", path, errno: errno)
             }
             if geteuid() == 0 { _ = fchownat(to, name, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW) }
+            // Else rsync would find every symlink changed, in every release.
+            if utimensat(to, name, [status.st_atim, status.st_mtim], AT_SYMLINK_NOFOLLOW) != 0 {
+                throw HostError("utimensat", path, errno: errno)
+            }
             result.links += 1
         case S_IFREG:
             try copyFile(from, to, name, status, path: path, isCopied: isCopied)
