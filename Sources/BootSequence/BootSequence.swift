@@ -172,7 +172,10 @@ public struct BootSequence {
         try recover()
         let front = try settle(try identify())
         let target: ReleaseRecord = try BootFailure.inStep(.switchRelease, "finding the release to go back to") {
-            try Rollback(store: front.store).target(named: name)
+            try Rollback(
+                store: front.store, environment: front.settings.environment, instance: front.identity.id,
+                neverMention: front.settings.neverMention
+            ).target(named: name)
         }
         let proved = try switchTo(target, front)
         try announce(proved, front)
@@ -244,6 +247,12 @@ public struct BootSequence {
             report.environment = front.settings.environment
         }
         if options.deadline == nil { stop.limit(to: front.settings.deadline) }
+        try BootFailure.inStep(.recover, "loading again what a switch was taken back to") {
+            // Files were put back, and their services would not load them: with the settings of now they may.
+            guard try front.store.journal() != nil else { return }
+            try front.services.reload(stop: stop)
+            try front.store.closeJournal()
+        }
         return front
     }
 
@@ -406,13 +415,28 @@ public struct BootSequence {
 
     /// Without a delta, a newer backup is the only way to newer data.
     private func refreshFromBackup(_ live: ReleaseRecord, _ front: Front) throws(BootFailure) -> Draft {
-        let newest = try BootFailure.inStep(.restore, "looking for a newer backup in \(front.backupLocation)") {
-            try front.restoreBackup(log: log).candidates(stop: stop).first?.object
+        let newest: StoredObject?
+        do {
+            newest = try front.restoreBackup(log: log).candidates(stop: stop).first?.object
+        } catch let stopped as StopReason {
+            throw BootFailure(.restore, "looking for a newer backup in \(front.backupLocation)", stopped)
+        } catch {
+            // What is here was proved; that nothing newer can be had does not make it worse.
+            var draft = Draft(record: live, isLive: true)
+            draft.record.degraded =
+                "no newer backup can be looked for (\(error)); serving release \(live.identifier)"
+                + (live.dataTime.map { ", \(Self.age($0)) old" } ?? "")
+            log.warning(draft.record.degraded ?? "")
+            recorder.skip(.restore, why: "release \(live.identifier) is here")
+            recorder.skip(.sync, why: "the settings name no delta")
+            return draft
         }
         if let newest, newest.key == live.backup?.key, newest.etag == live.backup?.etag {
             recorder.skip(.restore, why: "release \(live.identifier) is of the newest backup")
             recorder.skip(.sync, why: "the settings name no delta")
-            return Draft(record: live, isLive: true)
+            var draft = Draft(record: live, isLive: true)
+            draft.record.degraded = nil
+            return draft
         }
         return try restore(front)
     }
@@ -423,6 +447,8 @@ public struct BootSequence {
         record.delta = live.delta
         record.dataTime = live.dataTime
         record.degraded = live.degraded
+        // Until its own are placed.
+        record.rendered = live.rendered
         let clone = try TreeClone.make(
             from: layout.release(front.settings.app, live.identifier),
             to: layout.release(front.settings.app, record.identifier), copied: front.settings.shared, stop: stop)
@@ -438,11 +464,7 @@ public struct BootSequence {
             recorder.skip(.check, why: "nothing has changed")
             recorder.skip(.switchRelease, why: "release \(draft.record.identifier) is live already")
             front.services.ensureRunning(stop: stop)
-            let record = draft.record
-            try recorder.step(.prove, "asking the site", summary: { (_: Void) in front.proofSummary(record) }) {
-                try front.proof?.prove(record, stop: stop)
-                try front.store.save(record)
-            }
+            try proveLive(draft.record, front)
             try announce(draft.record, front)
             return
         }
@@ -450,6 +472,24 @@ public struct BootSequence {
         try check(draft, record, front)
         draft.record = try switchTo(record, front)
         try announce(draft.record, front)
+    }
+
+    /// The release that is live already must still answer. Where it does not, the front is not ready, whatever it was before.
+    private func proveLive(_ record: ReleaseRecord, _ front: Front) throws(BootFailure) {
+        do {
+            try recorder.step(.prove, "asking the site", summary: { (_: Void) in front.proofSummary(record) }) {
+                do {
+                    try front.proof?.prove(record, stop: stop)
+                } catch ProveRelease.Answer.wrongRelease {
+                    // A service has something else in memory, where a reload once failed.
+                    try front.services.reload(stop: stop)
+                    try front.proof?.prove(record, stop: stop)
+                }
+                try front.store.save(record)
+            }
+        } catch {
+            throw error.with(aftermath: "release \(record.identifier) is live and does not answer as it should")
+        }
     }
 
     /// Renders for the draft. A live release whose configuration would change becomes the base of a new one.
@@ -461,24 +501,31 @@ public struct BootSequence {
                 draft.isLive ? "\(draft.files.count) files, as they are" : "\(draft.files.count) files"
             }
         ) {
-            now.files = try front.render(now.record, log: log)
+            now.files = try rendered(for: now.record, front)
             if now.isLive, try !front.isInPlace(now.files, of: now.record) {
                 let degraded = now.record.degraded
                 now = try clone(now.record, front)
                 now.record.degraded = degraded
-                now.files = try front.render(now.record, log: log)
+                now.files = try rendered(for: now.record, front)
             }
             return now
         }
+    }
+
+    /// A program that complains about a rendered file quotes it: secrets are hidden in the spelling that the file has.
+    private func rendered(for record: ReleaseRecord, _ front: Front) throws -> [RenderedFile] {
+        let files = try front.render(record, log: log)
+        recorder.hide(files.flatMap { file in file.entry.secretRanges.map { Secret(bytes: file.bytes[$0]) } })
+        return files
     }
 
     /// The release's own rendered files, its shared paths and its owner; then it is on disk, and its record says so.
     private func complete(_ draft: Draft, _ front: Front) throws(BootFailure) -> ReleaseRecord {
         try BootFailure.inStep(.render, "completing release \(draft.record.identifier)") {
             let directory = layout.release(front.settings.app, draft.record.identifier)
-            try SharedPaths(layout: layout, app: front.settings.app, owner: front.sharedOwner).link(
+            try SharedPaths(layout: layout, app: front.settings.app, owner: front.sharedOwner, stop: stop).link(
                 front.settings.shared, in: directory)
-            try front.place(draft.files, in: directory)
+            try front.place(draft.files, in: directory, replacing: draft.record)
             if Host.isSuperuser, let owner = front.owner {
                 try Files.changeOwner(directory, owner: owner.owner, group: owner.group)
             }

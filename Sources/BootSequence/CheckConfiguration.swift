@@ -106,7 +106,11 @@ struct CheckConfiguration {
                     group: Host.isSuperuser ? file.entry.group : nil)
             }
         }
-        for top in tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
+        for top in tops {
+            try Files.makeDirectories(staging + "/work/" + top, mode: 0o700)
+            // A mount point for the view; the switch would make it a moment later.
+            try Files.makeDirectories(layout.path("/" + top))
+        }
         return tops.sorted()
     }
 

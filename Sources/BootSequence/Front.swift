@@ -127,6 +127,15 @@ struct Front {
             }
         }
         self.location = location
+        if settings.probe == nil {
+            problems.add(origin("probe"), "`probe.url` is missing: without it nothing proves what is served")
+        }
+        if let served = try ReleaseStore.liveApp(layout: options.layout), served != settings.app {
+            problems.add(
+                origin("app"),
+                "`app` is \(settings.app), and this front serves \(served): a front serves one application; for another one, "
+                    + "launch another front")
+        }
         if !problems.problems.isEmpty { throw SettingsProblems(problems: problems.problems) }
     }
 
@@ -160,14 +169,14 @@ struct Front {
     /// Whether host and release have exactly these files.
     func isInPlace(_ files: [RenderedFile], of record: ReleaseRecord) throws -> Bool {
         let change = ConfigurationSwitch(store: store)
-        guard Set(files.filter { $0.place == .host }.map(\.entry.path)) == Set(record.configuration.map(\.path)) else {
-            return false
-        }
+        let entries = record.configuration + record.rendered
+        guard Set(files.map(\.entry.path)) == Set(entries.map(\.path)) else { return false }
         return try files.allSatisfy { try change.isInPlace($0.entry) }
     }
 
     /// Writes the rendered files of the release into its directory, each in the place of what the backup had there.
-    func place(_ files: [RenderedFile], in directory: String) throws {
+    func place(_ files: [RenderedFile], in directory: String, replacing record: ReleaseRecord) throws {
+        try removeStale(record, keeping: files, in: directory)
         for file in files {
             guard case .release(let path) = file.place else { continue }
             let place = directory + "/" + path
@@ -179,6 +188,23 @@ struct Front {
                     file.bytes, to: place, mode: file.entry.mode, owner: Host.isSuperuser ? file.entry.owner : nil,
                     group: Host.isSuperuser ? file.entry.group : nil)
             }
+        }
+    }
+
+    /// What the release before had rendered and this one does not is not inherited. Where the source has a file of that name, it
+    /// is there by now, and is not the rendered one.
+    private func removeStale(_ record: ReleaseRecord, keeping files: [RenderedFile], in directory: String) throws {
+        let kept = Set(files.map(\.place))
+        for entry in record.rendered {
+            // /var/www/APP/releases/ID/path
+            let inside = entry.path.split(separator: "/").dropFirst(5).joined(separator: "/")
+            if inside.isEmpty || kept.contains(.release(inside)) { continue }
+            let place = directory + "/" + inside
+            let isTheSame =
+                entry.kind == .symlink
+                ? Files.linkTarget(place) == entry.target
+                : try FileReading.bytesIfPresent(place, limit: 64 << 20).map { Digest.sha256($0).hex } == entry.digest
+            if isTheSame { try Files.remove(place) }
         }
     }
 

@@ -172,11 +172,13 @@ struct FileComparison {
         let known = ((live?.configuration ?? []) + (live?.rendered ?? [])).first {
             $0.path == entry.path && $0.digest == Digest.sha256(present).hex
         }
-        if known == nil && !entry.secretRanges.isEmpty {
-            result.note = "the present file is not amorce's own and the new one holds secrets, so neither is shown"
+        guard let known else {
+            // Where secrets stand in it nobody can say.
+            result.note = "the present file is not as amorce wrote it, and is not shown"
+            result.diff = TextDiff.unified("", entry.shownText(file.bytes), oldName: "(not shown)", newName: entry.path)
             return result
         }
-        let old = known?.shownText(present) ?? String(decoding: present, as: UTF8.self)
+        let old = known.shownText(present)
         result.diff = TextDiff.unified(old, entry.shownText(file.bytes), oldName: entry.path, newName: entry.path)
         if result.diff.isEmpty {
             result.note = present == file.bytes ? "its mode or owner changes" : "a secret in it changes"

@@ -55,7 +55,7 @@ public struct ReleaseStore: Sendable {
 
     // MARK: records
 
-    /// A new identifier: the UTC time as Capistrano writes it, made unique, and later than every existing one.
+    /// A new identifier: the UTC time as Capistrano writes it, made unique.
     public func newIdentifier(now: Int64) throws -> String {
         let stamp = UTCStamp(secondsSince1970: now).digits
         var candidate = stamp
@@ -94,9 +94,21 @@ public struct ReleaseStore: Sendable {
         try FileReading.bytes(stateFolder(identifier) + "/files/" + entry.digest, limit: 64 << 20)
     }
 
-    /// Removes files first and the record last: a release without its files is never offered for a rollback.
+    /// A rendered file of a release, of the host or inside the release. Empty where it is gone from the release.
+    func bytes(of entry: ConfigurationEntry, in record: ReleaseRecord) throws -> [UInt8] {
+        let isOfHost = record.configuration.contains { $0.path == entry.path }
+        if isOfHost { return try contents(of: entry, in: record.identifier) }
+        return try FileReading.bytesIfPresent(layout.path(entry.path), limit: 64 << 20) ?? []
+    }
+
+    /// Removes the record first: a release that is half removed is never offered for a rollback, and what is left of it is
+    /// removed as unfinished.
     public func remove(_ identifier: String) throws {
         guard Self.isIdentifier(identifier) else { return }
+        if Files.exists(stateFolder(identifier)) {
+            try Files.remove(stateFolder(identifier) + "/record.json")
+            try Files.synchronizeDirectory(stateFolder(identifier))
+        }
         try Files.removeTree(layout.release(app, identifier))
         try Files.removeTree(stateFolder(identifier))
     }
@@ -107,7 +119,11 @@ public struct ReleaseStore: Sendable {
         let recorded = Set(try records().map(\.identifier))
         let served = Files.linkTarget(layout.current(app)).map { Files.name(of: $0) }
         let leftovers = Set(try Files.names(in: layout.releases(app)) + Files.names(in: releasesState))
-            .filter { Self.isIdentifier($0) && !recorded.contains($0) && $0 != served }
+            .filter { name in
+                Self.isIdentifier(name) && !recorded.contains(name) && name != served
+                    // Another application's record is not this one's to remove.
+                    && (try? record(name))?.flatMap({ $0.app == app ? nil : $0 }) == nil
+            }
         for identifier in leftovers.sorted() { try remove(identifier) }
         return leftovers.sorted()
     }

@@ -1,6 +1,6 @@
 /// One file of the configuration as rendered, not live yet.
 public struct RenderedFile: Sendable {
-    public enum Place: Sendable, Equatable {
+    public enum Place: Sendable, Hashable {
         /// Goes live with the host's configuration.
         case host
         /// Lies inside the release, at this path relative to its root.

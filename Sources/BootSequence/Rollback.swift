@@ -8,6 +8,8 @@ struct Rollback {
         case unknown(String, there: [String])
         case notProved(String)
         case alreadyLive(String)
+        case foreign(String, of: String)
+        case forbidden(String, path: String, word: String)
 
         var description: String {
             switch self {
@@ -18,11 +20,18 @@ struct Rollback {
                     + (there.isEmpty ? "" : "; there are: " + there.joined(separator: ", "))
             case .notProved(let name): "release \(name) was never proved"
             case .alreadyLive(let name): "release \(name) is live already"
+            case .foreign(let name, let owner): "release \(name) is of \(owner), and not this front's own"
+            case .forbidden(let name, let path, let word):
+                "\(path) of release \(name) mentions \(Printable.text(word, limit: 80)), which guard.never-mention forbids"
             }
         }
     }
 
     let store: ReleaseStore
+    let environment: String
+    /// Empty where no metadata says which instance this is.
+    let instance: String
+    let neverMention: [String]
 
     func target(named name: String?) throws -> ReleaseRecord {
         guard let live = try store.live() else { throw Impossible.nothingLive }
@@ -43,6 +52,15 @@ struct Rollback {
         }
         if record.state != .proved { throw Impossible.notProved(identifier) }
         if identifier == live { throw Impossible.alreadyLive(identifier) }
+        // What came with an image, or was made for another environment, is as foreign here as it is to a boot.
+        if record.environment != environment { throw Impossible.foreign(identifier, of: "environment \(record.environment)") }
+        if let owner = record.instance, owner != instance { throw Impossible.foreign(identifier, of: "instance \(owner)") }
+        for entry in record.configuration + record.rendered where entry.kind == .file {
+            let bytes = try store.bytes(of: entry, in: record)
+            for word in neverMention where !bytes.ranges(of: Array(word.utf8)).isEmpty {
+                throw Impossible.forbidden(identifier, path: entry.path, word: word)
+            }
+        }
         return record
     }
 }

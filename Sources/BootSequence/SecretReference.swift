@@ -98,7 +98,7 @@ struct SecretResolver {
 
     /// Whether the name alone says that the value must not be shown: `db.password`, `auth-key`, `api_token`.
     static func isSecretName(_ path: String) -> Bool {
-        let last = path.split(separator: ".").last?.lowercased() ?? ""
-        return ["password", "passwd", "secret", "token", "salt", "credential", "key"].contains { last.contains($0) }
+        let words = ["pass", "pwd", "secret", "token", "salt", "credential", "key", "dsn", "private"]
+        return path.lowercased().split(separator: ".").contains { part in words.contains { part.contains($0) } }
     }
 }

@@ -180,14 +180,14 @@ extension SettingsTree {
         func walk(_ tree: SettingsTree, _ path: String) {
             switch tree.content {
             case .scalar(let text, _):
-                let isHidden = SecretResolver.isSecretName(path) && !tree.isNull
+                let isHidden = Self.isHidden(path) && !tree.isNull
                 lines.append((path, isHidden ? "(secret)" : Self.shown(tree.isNull ? "null" : text), tree.origin))
             case .list(let items):
                 let words = items.compactMap { item in
                     if case .scalar(let text, _) = item.content { Self.shown(text) } else { nil }
                 }
                 if words.count == items.count {
-                    let isHidden = SecretResolver.isSecretName(path) && !words.isEmpty
+                    let isHidden = Self.isHidden(path) && !words.isEmpty
                     lines.append((path, isHidden ? "(secret)" : "[\(words.joined(separator: ", "))]", tree.origin))
                     return
                 }
@@ -206,6 +206,11 @@ extension SettingsTree {
         }
         walk(self, "")
         return lines
+    }
+
+    /// Only values are free names; of amorce's own settings one is a secret.
+    private static func isHidden(_ path: String) -> Bool {
+        path == "delta.password" || path.hasPrefix("values.") && SecretResolver.isSecretName(path)
     }
 
     /// An address may carry a password (`https://user:…@host/`) or a signature in its query.

@@ -40,7 +40,11 @@ struct SwitchRelease {
         let source = try store.live().flatMap { try store.record($0) }
         var proved = target
         proved.state = .proved
-        if source?.identifier != target.identifier { proved.previous = source?.identifier }
+        if let source, source.identifier != target.identifier {
+            // A release that a rollback would refuse is none to go back to.
+            let isOwn = source.environment == target.environment && source.instance == target.instance
+            proved.previous = isOwn ? source.identifier : nil
+        }
         do {
             try proof?.prove(target, stop: stop)
             try store.save(proved)
@@ -111,14 +115,17 @@ struct SwitchRelease {
         }
         // Without a release before it there is nothing to load again: PHP-FPM cannot even run without a pool. What the services
         // have in memory is not said to be ready, and the next switch replaces it.
+        var isLoaded = true
         if !filesOnly && source != nil {
             do {
                 try ServiceControl(journal.services, log: log).reload(stop: stop)
             } catch let error where !(error is StopReason) {
+                // They still serve what was taken back. The journal stays open for whoever has better settings.
                 log.warning("after taking a switch back: \(error)")
+                isLoaded = false
             }
         }
-        try store.closeJournal()
+        if isLoaded { try store.closeJournal() }
         return source.map { "a switch to \(journal.to) was cut off; release \($0.identifier) is in place again" }
             ?? "a switch to \(journal.to) was cut off; there was no release before it"
     }

@@ -98,11 +98,14 @@ final class S3Session: Sendable {
             state.withLock { if $0.generation == signing.state.generation { $0.isAccepted = true } }
             return accept(response)
         }
-        let decision = state.withLock { decide(problem, signing, operation, &$0) }
-        if decision.isRefused {
-            log.notice("\(bucket): \(problem.shownCode): asking for fresh credentials")
-            provider.invalidate()
+        let decision = state.withLock { state in
+            let decision = decide(problem, signing, operation, &state)
+            // Before anybody can sign as the new generation: else another connection would sign with the old keys, be refused,
+            // and take the fresh ones for refused.
+            if decision.isRefused { provider.invalidate() }
+            return decision
         }
+        if decision.isRefused { log.notice("\(bucket): \(problem.shownCode): asking for fresh credentials") }
         if let note = decision.note { log.notice("\(bucket): \(note)") }
         return decision.verdict
     }

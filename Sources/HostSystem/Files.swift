@@ -153,11 +153,27 @@ public enum Files {
         if lchown(path, owner, group) != 0 { throw HostError("lchown", path, errno: errno) }
     }
 
-    /// Every name of a tree, following no symlink.
+    /// Every name of a tree, by descriptor, so that nobody who may write in it can lead the walk elsewhere. Names need not be
+    /// UTF-8.
     public static func changeOwnerOfTree(_ path: String, owner: UInt32, group: UInt32) throws(HostError) {
-        try changeOwner(path, owner: owner, group: group)
-        guard try status(path)?.kind == .directory else { return }
-        for name in try names(in: path) { try changeOwnerOfTree(path + "/" + name, owner: owner, group: group) }
+        try changeOwner(AT_FDCWD, Array(path.utf8CString), owner: owner, group: group, shown: path)
+    }
+
+    private static func changeOwner(
+        _ parent: CInt, _ name: [CChar], owner: UInt32, group: UInt32, shown: String
+    ) throws(HostError) {
+        if fchownat(parent, name, owner, group, AT_SYMLINK_NOFOLLOW) != 0 {
+            throw HostError("fchownat", shown, errno: errno)
+        }
+        let descriptor = amorce_openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
+        if descriptor < 0 && (errno == ENOTDIR || errno == ELOOP) { return }
+        guard descriptor >= 0 else { throw HostError("open", shown, errno: errno) }
+        defer { close(descriptor) }
+        var stream = try DirectoryStream(reading: descriptor, shown: shown)
+        while let entry = stream.next() {
+            try changeOwner(
+                descriptor, entry, owner: owner, group: group, shown: shown + "/" + Printable.text(entry.nameBytes))
+        }
     }
 
     public static func changeMode(_ path: String, _ mode: UInt32) throws(HostError) {

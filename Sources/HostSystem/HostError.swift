@@ -21,6 +21,7 @@ public struct HostError: Error, Sendable, Equatable, CustomStringConvertible {
 
     /// The file system has no room left for bytes, inodes or this user's quota.
     public var isOutOfRoom: Bool { errno == ENOSPC || errno == EDQUOT }
+    public var isOtherFileSystem: Bool { errno == EXDEV }
     public var isAbsent: Bool { errno == ENOENT || errno == ENOTDIR }
     public var isPermission: Bool { errno == EACCES || errno == EPERM || errno == EROFS }
 }

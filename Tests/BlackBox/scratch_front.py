@@ -102,7 +102,7 @@ class ScratchFront:
             "apache": {"server-name": "boutique.test", "port": self.port},
             "php": {"socket": str(self.root / "run/php/amorce.sock"), "user": user, "group": user, "listen-owner": user,
                     "start-children": 2, "idle-children": 2},
-            "db": {"host": "db.test", "name": "boutique", "user": "boutique", "password": "MADE-UP-SECRET '\"$\\# x"},
+            "db": {"host": "db.test", "name": "boutique", "user": "boutique", "password": "MADE-UP-SECRET '\"$\\# x MADE-UP-TAIL"},
         }
 
     def services(self):

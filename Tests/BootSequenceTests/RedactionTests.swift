@@ -19,6 +19,14 @@ import Testing
         #expect(!shown.contains("MADE-UP-SECRET") && shown.contains("(secret)"), "\(shown)")
     }
 
+    @Test func whatAFileSpellsIsTakenOutWithItsTail() {
+        var redaction = Redaction()
+        redaction.add([Secret("'MADE-UP-SECRET \\'q\"$ and a long TAIL'")])
+        let cut = redaction.apply("unexpected single-quoted string \"MADE-UP-SECRET \\'q\"$ and a lo...\"")
+        #expect(cut == "unexpected single-quoted string \"(secret)...\"")
+        #expect(!redaction.apply("'MADE-UP-SECRET \\'q\"$ and a long TAIL'").contains("TAIL"))
+    }
+
     @Test func shortOnesAndOtherWordsStay() {
         var redaction = Redaction()
         redaction.add([Secret("abc"), Secret("")])

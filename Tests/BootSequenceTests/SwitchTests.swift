@@ -145,7 +145,45 @@ import Testing
             _ = try change.prove(record, stop: StopFlag())
         }
         #expect(try store.prune(keeping: 2) == ["20260101000000", "20260102000000", "20260103000000"])
-        #expect(try Rollback(store: store).target(named: nil).identifier == "20260104000000")
-        #expect(throws: Rollback.Impossible.self) { try Rollback(store: store).target(named: "20260101000000") }
+        let rollback = Rollback(store: store, environment: "preprod", instance: "", neverMention: [])
+        #expect(try rollback.target(named: nil).identifier == "20260104000000")
+        #expect(throws: Rollback.Impossible.self) { try rollback.target(named: "20260101000000") }
+    }
+
+    @Test func aRollbackRefusesWhatIsForeignOrForbiddenHere() throws {
+        for (identifier, text) in [(Self.first, "host = prod-db"), (Self.second, "host = own-db")] {
+            let record = try release(identifier, ["/etc/a.conf": text])
+            try change.switchTo(record, stop: StopFlag())
+            _ = try change.prove(record, stop: StopFlag())
+        }
+        #expect(throws: Rollback.Impossible.self) {
+            try Rollback(store: store, environment: "prod", instance: "", neverMention: []).target(named: nil)
+        }
+        #expect(throws: Rollback.Impossible.self) {
+            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["prod-db"]).target(named: nil)
+        }
+        #expect(
+            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["other-db"]).target(named: nil)
+                .identifier == Self.first)
+    }
+
+    @Test func whatIsHalfRemovedIsNoRelease() throws {
+        let one = try release(Self.first, ["/etc/a.conf": "one"])
+        try change.switchTo(one, stop: StopFlag())
+        _ = try change.prove(one, stop: StopFlag())
+        let two = try release(Self.second, [:])
+        try change.switchTo(two, stop: StopFlag())
+        _ = try change.prove(two, stop: StopFlag())
+        // As a kill right after the record's end leaves it.
+        try Files.remove(layout.state + "/releases/\(Self.first)/record.json")
+        #expect(try store.records().map(\.identifier) == [Self.second])
+        #expect(try store.removeUnfinished() == [Self.first])
+        #expect(!Files.exists(layout.release("boutique", Self.first)))
+    }
+
+    @Test func anotherApplicationsRecordsStay() throws {
+        let one = try release(Self.first, [:])
+        _ = try ReleaseStore(layout: layout, app: "other").removeUnfinished()
+        #expect(try store.record(Self.first) == one)
     }
 }
