@@ -42,7 +42,8 @@ public struct BootFailure: Error, Sendable, CustomStringConvertible {
 
     func with(aftermath: String) -> BootFailure {
         BootFailure(
-            step, attempted, cause: cause, advice: advice, status: status, retryCanHelp: retryCanHelp, aftermath: aftermath)
+            step, attempted, cause: cause, advice: advice, status: status, retryCanHelp: retryCanHelp,
+            aftermath: aftermath)
     }
 
     /// The same failure with every text passed through `change`.

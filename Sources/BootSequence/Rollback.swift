@@ -53,8 +53,12 @@ struct Rollback {
         if record.state != .proved { throw Impossible.notProved(identifier) }
         if identifier == live { throw Impossible.alreadyLive(identifier) }
         // What came with an image, or was made for another environment, is as foreign here as it is to a boot.
-        if record.environment != environment { throw Impossible.foreign(identifier, of: "environment \(record.environment)") }
-        if let owner = record.instance, owner != instance { throw Impossible.foreign(identifier, of: "instance \(owner)") }
+        if record.environment != environment {
+            throw Impossible.foreign(identifier, of: "environment \(record.environment)")
+        }
+        if let owner = record.instance, owner != instance {
+            throw Impossible.foreign(identifier, of: "instance \(owner)")
+        }
         for entry in record.configuration + record.rendered where entry.kind == .file {
             let bytes = try store.bytes(of: entry, in: record)
             for word in neverMention where !bytes.ranges(of: Array(word.utf8)).isEmpty {

@@ -29,7 +29,9 @@ struct SharedPaths {
             }
             // Owned while it is still the release's, which nobody else can reach: then one rename, so that a run killed here has
             // either moved all of it or nothing.
-            if Host.isSuperuser, let owner { try Files.changeOwnerOfTree(place, owner: owner.owner, group: owner.group) }
+            if Host.isSuperuser, let owner {
+                try Files.changeOwnerOfTree(place, owner: owner.owner, group: owner.group)
+            }
             try move(place, to: kept)
         }
         try Files.removeTree(place)

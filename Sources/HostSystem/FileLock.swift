@@ -34,7 +34,8 @@ public final class FileLock: Sendable {
     /// Whether somebody holds the lock now, by the kernel's own list (proc(5), /proc/locks), so that whoever asks needs no right
     /// to the file and is in nobody's way.
     public static func isHeld(path: String) -> Bool {
-        guard let status = try? Files.status(path), let locks = try? FileReading.text("/proc/locks", limit: 4 << 20) else {
+        guard let status = try? Files.status(path), let locks = try? FileReading.text("/proc/locks", limit: 4 << 20)
+        else {
             return false
         }
         // `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`

@@ -160,11 +160,14 @@ import Testing
             try Rollback(store: store, environment: "prod", instance: "", neverMention: []).target(named: nil)
         }
         #expect(throws: Rollback.Impossible.self) {
-            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["prod-db"]).target(named: nil)
+            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["prod-db"]).target(
+                named: nil)
         }
         #expect(
-            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["other-db"]).target(named: nil)
-                .identifier == Self.first)
+            try Rollback(store: store, environment: "preprod", instance: "", neverMention: ["other-db"]).target(
+                named: nil
+            )
+            .identifier == Self.first)
     }
 
     @Test func whatIsHalfRemovedIsNoRelease() throws {
