@@ -98,16 +98,10 @@ struct CheckConfiguration {
                 }
             }
             let place = staging + "/upper" + file.entry.path
-            switch file.entry.kind {
-            case .symlink: try Files.symlink(target: file.entry.target, at: place)
-            case .file:
-                try AtomicFile.prepare(
-                    file.bytes, at: place, mode: file.entry.mode, owner: Host.isSuperuser ? file.entry.owner : nil,
-                    group: Host.isSuperuser ? file.entry.group : nil)
-            }
+            try file.entry.prepare(file.bytes, at: place)
         }
         for top in tops {
-            try Files.makeDirectories(staging + "/work/" + top, mode: 0o700)
+            try Files.makeDirectories(staging + "/scratch/" + top, mode: 0o700)
             // A mount point for the view; the switch would make it a moment later.
             try Files.makeDirectories(layout.path("/" + top))
         }
@@ -121,7 +115,7 @@ struct CheckConfiguration {
         staging=$1 root=$2 options=$3
         shift 3
         while [ "$1" != -- ]; do
-            mount -t overlay amorce-check -o "lowerdir=$root/$1,upperdir=$staging/upper/$1,workdir=$staging/work/$1$options" "$root/$1"
+            mount -t overlay amorce-check -o "lowerdir=$root/$1,upperdir=$staging/upper/$1,workdir=$staging/scratch/$1$options" "$root/$1"
             shift
         done
         shift
@@ -155,8 +149,8 @@ struct CheckConfiguration {
         options.endsGroup = true
         log.detail("checking with \(command.joined(separator: " "))")
         // Each check gets a fresh view: what one leaves in the upper layer must not reach the next.
-        try Files.removeTree(staging + "/work")
-        for top in view.tops { try Files.makeDirectories(staging + "/work/" + top, mode: 0o700) }
+        try Files.removeTree(staging + "/scratch")
+        for top in view.tops { try Files.makeDirectories(staging + "/scratch/" + top, mode: 0o700) }
         return try ChildProcess.run(arguments, options: options, stop: stop)
     }
 }

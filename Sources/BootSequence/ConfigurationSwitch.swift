@@ -84,18 +84,13 @@ struct ConfigurationSwitch {
     }
 
     private func prepare(_ entry: ConfigurationEntry, release: String?, at temporary: String) throws {
-        switch entry.kind {
-        case .symlink:
-            try Files.remove(temporary)
-            try Files.symlink(target: entry.target, at: temporary)
-        case .file:
-            let bytes =
-                try release.map { try store.contents(of: entry, in: $0) }
+        // A symlink has no bytes.
+        let bytes =
+            try entry.kind == .symlink
+            ? []
+            : release.map { try store.contents(of: entry, in: $0) }
                 ?? FileReading.bytes(originals + "/" + entry.digest, limit: 64 << 20)
-            try AtomicFile.prepare(
-                bytes, at: temporary, mode: entry.mode, owner: Host.isSuperuser ? entry.owner : nil,
-                group: Host.isSuperuser ? entry.group : nil)
-        }
+        try entry.prepare(bytes, at: temporary)
     }
 
     // MARK: originals

@@ -181,13 +181,9 @@ struct Front {
             guard case .release(let path) = file.place else { continue }
             let place = directory + "/" + path
             try Files.makeDirectoriesBeneath(directory, Files.parent(of: path) ?? "")
-            switch file.entry.kind {
-            case .symlink: try Files.replaceSymlink(target: file.entry.target, at: place)
-            case .file:
-                try AtomicFile.write(
-                    file.bytes, to: place, mode: file.entry.mode, owner: Host.isSuperuser ? file.entry.owner : nil,
-                    group: Host.isSuperuser ? file.entry.group : nil)
-            }
+            // A cloned file shares its bytes with the release before: a new one takes its name.
+            try file.entry.prepare(file.bytes, at: place + ".amorce-new")
+            try Files.rename(place + ".amorce-new", to: place)
         }
     }
 

@@ -1,3 +1,5 @@
+internal import HostSystem
+
 /// One file or symlink of the host's configuration as a release brings it.
 public struct ConfigurationEntry: Sendable, Codable, Equatable {
     public enum Kind: String, Sendable, Codable {
@@ -39,6 +41,22 @@ public struct ConfigurationEntry: Sendable, Codable, Equatable {
         digest = ""
         self.target = target
         secretRanges = []
+    }
+}
+
+extension ConfigurationEntry {
+    /// Makes it at `place`, whole, with its mode and, where this process may give files away, its owner. What an earlier run
+    /// left under that name is replaced; nobody reads it before it is renamed.
+    func prepare(_ bytes: [UInt8], at place: String) throws(HostError) {
+        switch kind {
+        case .symlink:
+            try Files.remove(place)
+            try Files.symlink(target: target, at: place)
+        case .file:
+            try AtomicFile.prepare(
+                bytes, at: place, mode: mode, owner: Host.isSuperuser ? owner : nil,
+                group: Host.isSuperuser ? group : nil)
+        }
     }
 }
 
