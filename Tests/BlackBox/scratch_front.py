@@ -108,10 +108,10 @@ class ScratchFront:
     def services(self):
         apache = ["apache2", "-f", str(self.root / "etc/apache2/apache2.conf")]
         fpm = [f"php-fpm{PHP}", "--fpm-config", str(self.root / f"etc/php/{PHP}/fpm/php-fpm.conf")]
-        pid = str(self.root / "run/php/php-fpm.pid")
         return [
-            # A reload is done when the new workers stand: FPM writes its pid file again after it has started anew.
-            {"name": "php-fpm", "reload": ["sh", "-c", f"kill -USR2 $(cat {pid})"], "start": fpm + ["--daemonize"],
+            # The oldest process of this configuration is the one that serves. Not by its pid file, which is away for a moment
+            # while it loads itself anew: a second reload would then start a second one.
+            {"name": "php-fpm", "reload": ["sh", "-c", f"kill -USR2 $(pgrep -o -f '[p]hp-fpm.*{fpm[2]}')"], "start": fpm + ["--daemonize"],
              "check": fpm + ["--test"], "rehearse": fpm + ["--nodaemonize"], "private": ["/run/php"]},
             {"name": "apache2", "reload": ["sh", "-c", f"test -s {self.root}/run/apache2/apache2.pid && exec \"$@\"", "reload"] + apache + ["-k", "graceful"],
              "start": apache + ["-k", "start"], "check": apache + ["-t"],

@@ -385,8 +385,8 @@ def test_json_lines_are_json(front):
     'ulimit -n 64; exec "$@"',
     'exec env -i "$@"',
 ])
-def test_a_poor_environment_is_enough(front, script):
-    os.chdir(front.base)
+def test_a_poor_environment_is_enough(front, script, monkeypatch):
+    monkeypatch.chdir(front.base)
     done = front.boot(wrapper=["sh", "-c", script, "sh"])
     assert done.status == 0, done
     assert front.fetch() == (200, "page 1 1\n")

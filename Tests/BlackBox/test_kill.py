@@ -23,7 +23,9 @@ def state(front):
     for place in ["etc/apache2/sites-available", "etc/php/8.2/fpm/pool.d"]:
         for path in sorted((front.root / place).rglob("*")):
             text = path.read_text().replace(str(front.base), "BASE").replace(front.live, "RELEASE")
-            config[path.name] = re.sub(r"\b[0-9a-f]{32}\b", "TOKEN", text.replace(str(front.port), "PORT"))
+            # A second release in the same second has a name with a hyphen, which some languages want in quotes.
+            text = re.sub(r"\b[0-9a-f]{32}\b", "TOKEN", text).replace("'RELEASE'", "RELEASE")
+            config[path.name] = text.replace(str(front.port), "PORT")
     leftovers = [str(path.relative_to(front.root)) for path in front.root.rglob("*.amorce-new")]
     return tree, config, front.fetch(), leftovers, (front.root / "var/lib/amorce/switch.json").exists()
 
