@@ -8,10 +8,9 @@ struct ConfigurationSwitch {
     private var layout: HostLayout { store.layout }
     private var originals: String { layout.state + "/originals" }
 
-    /// What stood in a rendered file's place before amorce's first release; `absent` when nothing did.
+    /// What stood in a rendered file's place before amorce's first release; no entry when nothing did.
     private struct Original: Codable {
         let path: String
-        let isPresent: Bool
         let entry: ConfigurationEntry?
     }
 
@@ -124,7 +123,7 @@ struct ConfigurationSwitch {
             }
         }
         try AtomicFile.write(
-            try RunRecorder.encode(Original(path: path, isPresent: entry != nil, entry: entry)),
+            try RunRecorder.encode(Original(path: path, entry: entry)),
             to: originalFile(path), mode: 0o600)
     }
 }

@@ -1,6 +1,6 @@
 /// The steps of a boot, in their order.
 public enum StepName: String, Sendable, Codable, CaseIterable {
-    case recover, identify, settle, restore, sync, quiet, render, check
+    case recover, identify, settle, restore, sync, render, check
     case switchRelease = "switch"
     case prove, announce
 }

@@ -70,7 +70,7 @@ def test_killed_at_every_rename_of_a_boot(make_front, undisturbed):
         if not wasKilled:
             break
         number += 1
-    assert number > 10
+    assert number > 40
 
 
 def test_killed_at_every_rename_of_a_sync(front):
@@ -91,7 +91,7 @@ def test_killed_at_every_rename_of_a_sync(front):
             assert_like_the_orchestrator(front)
             number += 1
             version += 1
-        assert kills > 10
+        assert kills > 25
         visitor.stop()
         assert visitor.wrong == []
     finally:
