@@ -147,6 +147,8 @@ struct CheckConfiguration {
         var options = ChildProcess.Options()
         options.timeout = patience
         options.endsGroup = true
+        // A rehearsal must not outlive an amorce that is killed: its programs look like the host's own.
+        options.isTethered = true
         log.detail("checking with \(command.joined(separator: " "))")
         // Each check gets a fresh view: what one leaves in the upper layer must not reach the next.
         try Files.removeTree(staging + "/scratch")

@@ -109,9 +109,12 @@ class ScratchFront:
         apache = ["apache2", "-f", str(self.root / "etc/apache2/apache2.conf")]
         fpm = [f"php-fpm{PHP}", "--fpm-config", str(self.root / f"etc/php/{PHP}/fpm/php-fpm.conf")]
         return [
-            # The oldest process of this configuration is the one that serves. Not by its pid file, which is away for a moment
-            # while it loads itself anew: a second reload would then start a second one.
-            {"name": "php-fpm", "reload": ["sh", "-c", f"kill -USR2 $(pgrep -o -f '[p]hp-fpm.*{fpm[2]}')"], "start": fpm + ["--daemonize"],
+            # By its pid file, as systemd knows its main process: one of a rehearsal has the same name. The file is away for a
+            # moment while it loads itself anew; a second one must not be started then.
+            {"name": "php-fpm", "reload": ["sh", "-c",
+                f"pgrep -f '[p]hp-fpm.*{fpm[2]}' >/dev/null || exit 1; for i in $(seq 50); do "
+                f"kill -USR2 $(cat {self.root}/run/php/php-fpm.pid) 2>/dev/null && exit 0; sleep 0.1; done; exit 1"],
+             "start": fpm + ["--daemonize"],
              "check": fpm + ["--test"], "rehearse": fpm + ["--nodaemonize"], "private": ["/run/php"]},
             {"name": "apache2", "reload": ["sh", "-c", f"test -s {self.root}/run/apache2/apache2.pid && exec \"$@\"", "reload"] + apache + ["-k", "graceful"],
              "start": apache + ["-k", "start"], "check": apache + ["-t"],
@@ -258,6 +261,11 @@ class ScratchFront:
         for path in [self.root / "var/log", self.root / "run"]:
             texts += [file.read_text(errors="replace") for file in path.rglob("*") if file.is_file() and not file.is_socket()]
         return "\n".join(texts)
+
+    def logs(self):
+        """The last lines of every log, for the message of a failure."""
+        files = [path for path in (self.root / "var/log").rglob("*") if path.is_file()]
+        return "\n".join(f"== {path}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-40:]) for path in files)
 
     def stop(self):
         for name in ["apache2/apache2.pid", "php/php-fpm.pid"]:

@@ -35,7 +35,7 @@ def kill_by_strace(front, command, call, number):
     it makes every rename, and the daemons that are started must not keep strace."""
     done = front.run(command, wrapper=[
         "strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"])
-    assert done.status in (0, -9, 137), done
+    assert done.status in (0, -9, 137), f"{done}"
     return done.status != 0
 
 
@@ -60,7 +60,7 @@ def test_killed_at_every_rename_of_a_boot(make_front, undisturbed):
             wasKilled = kill_by_strace(front, "boot", CALLS, number)
             if wasKilled:
                 done = front.boot()
-                assert done.status == 0, (number, done)
+                assert done.status == 0, f"{number}: {done}\n{front.logs()}"
             visitor.stop()
             assert visitor.wrong == [], number
             assert state(front) == undisturbed, number
@@ -86,7 +86,7 @@ def test_killed_at_every_rename_of_a_sync(front):
                 break
             kills += 1
             done = front.sync()
-            assert done.status == 0, (number, done)
+            assert done.status == 0, f"{number}: {done}\n{front.logs()}"
             assert front.fetch() == (200, f"page {version} {version}\n"), number
             assert_like_the_orchestrator(front)
             number += 1
@@ -129,7 +129,7 @@ def test_killed_at_random_instants(front):
             # Every few kills one run may end; the next is killed on top of what the last one left.
             if attempt % 4 == 3:
                 done = front.sync()
-                assert done.status == 0, (attempt, done)
+                assert done.status == 0, f"{attempt}: {done}\n{front.logs()}"
                 assert front.fetch() == (200, f"page {version} {version}\n")
                 assert_like_the_orchestrator(front)
                 version += 1
