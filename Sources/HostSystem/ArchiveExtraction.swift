@@ -91,11 +91,10 @@ public enum ArchiveExtraction {
         progress: (Int) -> Void, whenRead: (inout Result) throws -> Void
     ) throws {
         var policy = ExtractionPolicy(limits: options.limits, stripComponents: options.stripComponents)
-        var writer = try TreeWriter(
-            directory: directory,
-            owner: options.owner.map { TreeWriter.Ownership(owner: $0.owner, group: $0.group) },
-            // A zip has one central directory, and no way to append: two entries of one name are a trick.
-            replacesEarlier: options.format != .zip)
+        let root = try TreeRoot(
+            directory: directory, owner: options.owner.map { TreeRoot.Ownership(owner: $0.owner, group: $0.group) })
+        // A zip has one central directory, and no way to append: two entries of one name are a trick.
+        var writer = TreeWriter(root, replacesEarlier: options.format != .zip)
         while let entry = try reader.next() {
             try stop.check()
             switch try policy.decide(entry) {

@@ -1,81 +1,42 @@
 internal import CLinux
 internal import Glibc
 
-/// Makes the members of an archive below one directory, which must be empty, belong to this process and be out of others'
-/// reach (0700): then whatever is found in it is an earlier member of the same archive.
+/// Makes the members of an archive below one `TreeRoot`, which must have been empty, belong to this process and be out of
+/// others' reach (0700): then whatever is found in it is an earlier member of the same archive.
 ///
-/// Every path is opened from the directory's descriptor by openat2(2) (Linux 5.6) with RESOLVE_BENEATH, NO_SYMLINKS and
-/// NO_MAGICLINKS, and every file is created exclusively: the kernel refuses what the policy might have overlooked. A name that
-/// comes again replaces the earlier one where both are files or both symlinks, as a tar with appended members means it; a
-/// directory takes the later entry's mode and times; any change of kind is refused.
+/// Every file is created exclusively. A name that comes again replaces the earlier one where both are files or both symlinks, as
+/// a tar with appended members means it; a directory takes the later entry's mode and times; any change of kind is refused.
 ///
-/// Not Sendable: one thread writes. On an error the caller removes the tree.
+/// Not Sendable: one thread writes by it. Several may write below one root, each by its own, as long as they make no two members
+/// of the same name at once. On an error the caller removes the tree.
 struct TreeWriter: ~Copyable {
-    struct Ownership: Equatable {
-        var owner: UInt32
-        var group: UInt32
-    }
-
-    private let root: CInt
-    private let shownRoot: String
-    private let owner: Ownership?
+    private let root: TreeRoot
     private let replacesEarlier: Bool
-    /// What openat's mode loses: the umask, and all of it where a default ACL decides (acl(5)).
+    /// What openat's mode loses on this thread.
     private let lostModeBits: UInt32
     private var cache: [(path: [UInt8], descriptor: CInt)] = []
-    private var directories: [Directory] = []
-    private var symlinks: [[UInt8]] = []
+    private(set) var directories: [Directory] = []
+    private(set) var symlinks: [[UInt8]] = []
     private(set) var files = 0
     private(set) var links = 0
     private(set) var directoryCount = 0
 
-    private struct Directory {
+    struct Directory: Sendable {
         let path: [UInt8]
         let mode: UInt32
         let modified: timespec?
+        /// Made because something below it was: no entry has told of it.
+        let isImplied: Bool
     }
 
-    /// - Parameter owner: of everything that is made; looked at only when the process may give files away.
-    init(directory: String, owner: Ownership?, replacesEarlier: Bool) throws(HostError) {
-        let descriptor = amorce_openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0)
-        guard descriptor >= 0 else { throw HostError("open", directory, errno: errno) }
-        let status: stat
-        do throws(HostError) {
-            status = try Self.emptyDirectory(descriptor, shown: directory)
-        } catch {
-            close(descriptor)
-            throw error
-        }
-        let plain = Ownership(owner: geteuid(), group: getegid())
-        // A file gets its directory's group where that is set-gid or the file system is mounted with grpid.
-        let isInherited = status.st_mode & S_ISGID != 0 || status.st_gid != plain.group
-        let wanted = geteuid() == 0 ? owner ?? plain : plain
-        root = descriptor
-        shownRoot = directory
+    /// - Parameter lostModeBits: of this thread, where they are not the process's.
+    init(_ root: TreeRoot, replacesEarlier: Bool, lostModeBits: UInt32? = nil) {
+        self.root = root
         self.replacesEarlier = replacesEarlier
-        self.owner = wanted != plain || isInherited && geteuid() == 0 ? wanted : nil
-        lostModeBits = amorce_has_default_acl(descriptor) != 0 ? 0o777 : Self.umask()
+        self.lostModeBits = lostModeBits ?? root.lostModeBits
     }
 
-    private static func emptyDirectory(_ descriptor: CInt, shown path: String) throws(HostError) -> stat {
-        var stream = try DirectoryStream(reading: descriptor, shown: path)
-        if stream.next() != nil { throw HostError("extract", path, errno: ENOTEMPTY) }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else { throw HostError("fstat", path, errno: errno) }
-        return status
-    }
-
-    deinit {
-        for entry in cache { close(entry.descriptor) }
-        close(root)
-    }
-
-    /// umask(2) can only be read by setting it, which another thread would feel; proc(5) just shows it.
-    private static func umask() -> UInt32 {
-        let lines = (try? FileReading.text("/proc/self/status", limit: 64 << 10))?.split(separator: "\n") ?? []
-        let line = lines.first { $0.hasPrefix("Umask:") }
-        return line.flatMap { UInt32($0.dropFirst(6).filter { !$0.isWhitespace }, radix: 8) } ?? 0o777
-    }
+    deinit { for entry in cache { close(entry.descriptor) } }
 
     // MARK: Members
 
@@ -102,15 +63,15 @@ struct TreeWriter: ~Copyable {
             files += 1
         case .directory:
             try makeDirectory(parent, name, member)
-            directories.append(Directory(path: member.path, mode: member.mode, modified: time))
+            directories.append(Directory(path: member.path, mode: member.mode, modified: time, isImplied: false))
         case .symlink(let target):
             try link(parent, name, member) {
-                symlinkat(Self.text(target), parent, name)
+                symlinkat(target.terminated, parent, name)
             }
-            if let owner, fchownat(parent, name, owner.owner, owner.group, AT_SYMLINK_NOFOLLOW) != 0 {
+            if let owner = root.owner, fchownat(parent, name, owner.owner, owner.group, AT_SYMLINK_NOFOLLOW) != 0 {
                 throw failure("fchownat", member)
             }
-            if let time, utimensat(parent, name, [Self.omitted, time], AT_SYMLINK_NOFOLLOW) != 0 {
+            if let time, utimensat(parent, name, [TreeRoot.omitted, time], AT_SYMLINK_NOFOLLOW) != 0 {
                 throw failure("utimensat", member)
             }
             symlinks.append(member.path)
@@ -161,9 +122,9 @@ struct TreeWriter: ~Copyable {
 
     private mutating func finish(_ file: CInt, _ member: ExtractionPolicy.Member, _ time: timespec?) throws {
         // Owner before mode: chown clears bits of the mode.
-        if let owner, fchown(file, owner.owner, owner.group) != 0 { throw failure("fchown", member) }
+        if let owner = root.owner, fchown(file, owner.owner, owner.group) != 0 { throw failure("fchown", member) }
         if member.mode & lostModeBits != 0 && fchmod(file, member.mode) != 0 { throw failure("fchmod", member) }
-        if let time, futimens(file, [Self.omitted, time]) != 0 { throw failure("futimens", member) }
+        if let time, futimens(file, [TreeRoot.omitted, time]) != 0 { throw failure("futimens", member) }
     }
 
     private mutating func makeDirectory(_ parent: CInt, _ name: [CChar], _ member: ExtractionPolicy.Member) throws {
@@ -182,10 +143,10 @@ struct TreeWriter: ~Copyable {
         if target == member.path { throw refusal(.hardLinkToNoEarlierFile, member) }
         let (targetParentPath, targetName) = Self.split(target)
         // Not the cache's: it may close the descriptor of the member's own parent.
-        let targetParent = attempt(targetParentPath, amorce_path_only | O_DIRECTORY)
+        let targetParent = root.open(targetParentPath, amorce_path_only | O_DIRECTORY)
         guard targetParent >= 0 else {
             guard [-ENOENT, -ENOTDIR, -ELOOP].contains(targetParent) else {
-                throw HostError("openat2", shown(target), errno: -targetParent)
+                throw HostError("openat2", root.shown(target), errno: -targetParent)
             }
             throw refusal(.hardLinkToNoEarlierFile, member)
         }
@@ -233,100 +194,69 @@ struct TreeWriter: ~Copyable {
     /// A descriptor of a directory below the root, made with what is missing above it. It belongs to the cache, which holds the
     /// few last ones: a tar walks its directories one after the other, and a process may have few descriptors to spend.
     private mutating func descriptor(of path: [UInt8], for member: ExtractionPolicy.Member) throws -> CInt {
-        if path.isEmpty { return root }
+        if path.isEmpty { return root.descriptor }
         if let index = cache.lastIndex(where: { $0.path == path }) {
             if index < cache.count - 1 { cache.append(cache.remove(at: index)) }
             return cache[cache.count - 1].descriptor
         }
-        var descriptor = attempt(path, amorce_path_only | O_DIRECTORY)
+        var descriptor = root.open(path, amorce_path_only | O_DIRECTORY)
         if descriptor == -ENOENT {
             let (above, name) = Self.split(path)
             let parent = try self.descriptor(of: above, for: member)
             // 0755, as tar makes what no entry describes.
-            if mkdirat(parent, name, 0o700) != 0 { throw failure("mkdir", member) }
-            directoryCount += 1
-            directories.append(Directory(path: path, mode: 0o755, modified: nil))
-            descriptor = attempt(path, amorce_path_only | O_DIRECTORY)
+            if mkdirat(parent, name, 0o700) == 0 {
+                directoryCount += 1
+                directories.append(Directory(path: path, mode: 0o755, modified: nil, isImplied: true))
+            } else if errno != EEXIST {
+                // There by now: another thread has made it.
+                throw failure("mkdir", member)
+            }
+            descriptor = root.open(path, amorce_path_only | O_DIRECTORY)
         }
         switch descriptor {
         case 0...: break
         case -ELOOP: throw refusal(.throughSymlink, member)
         case -ENOTDIR: throw refusal(.throughFile, member)
-        default: throw HostError("openat2", shown(path), errno: -descriptor)
+        default: throw HostError("openat2", root.shown(path), errno: -descriptor)
         }
         if cache.count >= 8 { close(cache.removeFirst().descriptor) }
         cache.append((path, descriptor))
         return descriptor
     }
 
-    /// A descriptor of what lies at a path below the root, or the negative errno.
-    private func attempt(_ path: [UInt8], _ flags: CInt, followingLinks: Bool = false) -> CInt {
-        let resolve =
-            amorce_resolve_beneath | amorce_resolve_no_magiclinks | (followingLinks ? 0 : amorce_resolve_no_symlinks)
-        let name = path.isEmpty ? [0x2e, 0] : Self.text(path)
-        while true {
-            let descriptor = amorce_openat2(root, name, UInt64(flags | O_CLOEXEC), 0, resolve)
-            if descriptor >= 0 { return descriptor }
-            // EAGAIN: a rename elsewhere in the system kept the kernel from being sure (openat2(2)).
-            if errno != EAGAIN && errno != EINTR { return -errno }
-        }
-    }
-
     // MARK: The end
 
-    /// Follows every symlink once more in the complete tree, gives the directories their owners, modes and times (making their
-    /// entries changed the times), and puts everything on disk: one syncfs(2) in place of an fsync for each file.
-    mutating func finish(stop: StopFlag) throws {
+    /// What is left to do when every member is made: symlinks are followed once more, directories settled, all put on disk.
+    borrowing func finish(stop: StopFlag) throws {
+        try Self.finish(root, symlinks: symlinks, directories: directories, stop: stop)
+    }
+
+    /// The same for what several writers made below one root.
+    static func finish(_ root: TreeRoot, symlinks: [[UInt8]], directories: [Directory], stop: StopFlag) throws {
         for path in symlinks {
             try stop.check()
-            let descriptor = attempt(path, amorce_path_only, followingLinks: true)
-            switch descriptor {
-            case 0...: close(descriptor)
-            // It leads nowhere (yet), or in a circle: nowhere outside.
-            case -ENOENT, -ENOTDIR, -ELOOP: continue
-            case -EXDEV, -ENAMETOOLONG: throw ArchiveError.refused(.linkOutside, entry: Printable.text(path))
-            default: throw HostError("openat2", shown(path), errno: -descriptor)
+            try root.checkStaysInside(path)
+        }
+        // What an entry tells comes after what was only implied, and of several entries the last one counts.
+        for isImplied in [true, false] {
+            for directory in directories where directory.isImplied == isImplied {
+                try stop.check()
+                try root.settle(directory.path, mode: directory.mode, modified: directory.modified)
             }
         }
-        for directory in directories {
-            try stop.check()
-            let descriptor = attempt(directory.path, O_RDONLY | O_DIRECTORY)
-            guard descriptor >= 0 else { throw HostError("openat2", shown(directory.path), errno: -descriptor) }
-            defer { close(descriptor) }
-            if let owner, fchown(descriptor, owner.owner, owner.group) != 0 {
-                throw HostError("fchown", shown(directory.path), errno: errno)
-            }
-            if fchmod(descriptor, directory.mode) != 0 {
-                throw HostError("fchmod", shown(directory.path), errno: errno)
-            }
-            if let time = directory.modified, futimens(descriptor, [Self.omitted, time]) != 0 {
-                throw HostError("futimens", shown(directory.path), errno: errno)
-            }
-        }
-        if amorce_syncfs(root) != 0 { throw HostError("syncfs", shownRoot, errno: errno) }
+        try root.synchronize()
     }
 
     // MARK: Small things
 
-    /// Access times stay what they are. UTIME_OMIT is a cast macro.
-    private static let omitted = timespec(tv_sec: 0, tv_nsec: (1 << 30) - 2)
-
     private static func split(_ path: [UInt8]) -> (parent: [UInt8], name: [CChar]) {
-        guard let slash = path.lastIndex(of: UInt8(ascii: "/")) else { return ([], text(path)) }
-        return (Array(path[..<slash]), text(path[(slash + 1)...]))
+        guard let slash = path.lastIndex(of: UInt8(ascii: "/")) else { return ([], path.terminated) }
+        return (Array(path[..<slash]), path[(slash + 1)...].terminated)
     }
-
-    private static func text(_ bytes: some Sequence<UInt8>) -> [CChar] {
-        var result = bytes.map { CChar(bitPattern: $0) }
-        result.append(0)
-        return result
-    }
-
-    private func shown(_ path: [UInt8]) -> String { shownRoot + "/" + Printable.text(path) }
 
     private func failure(_ call: String, _ member: ExtractionPolicy.Member) -> HostError {
         let code = errno
-        return HostError(call, shown(member.path), errno: code)
+        return HostError(call, root.shown(member.path), errno: code)
     }
 
     private func refusal(_ reason: RefusedEntry, _ member: ExtractionPolicy.Member) -> ArchiveError {
