@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -96,3 +97,9 @@ int amorce_enter_private_network(void) {
 }
 
 int amorce_syncfs(int descriptor) { return syncfs(descriptor); }
+
+int amorce_own_umask(void) {
+    if (unshare(CLONE_FS) != 0) return -1;
+    umask(0);
+    return 0;
+}

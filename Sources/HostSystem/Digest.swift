@@ -43,6 +43,14 @@ public struct Digest: ~Copyable {
         return digest.finish()
     }
 
+    /// Of bytes in memory, in one call.
+    static func sha256(whole bytes: UnsafeRawBufferPointer) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: 32) { room, count in
+            EVP_Digest(bytes.baseAddress, bytes.count, room.baseAddress, nil, EVP_sha256(), nil)
+            count = 32
+        }
+    }
+
     public static func md5(_ bytes: some Sequence<UInt8>) -> [UInt8] {
         var digest = Digest(.md5)
         digest.update(bytes)

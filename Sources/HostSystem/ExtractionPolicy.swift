@@ -77,6 +77,41 @@ struct ExtractionPolicy {
         }
     }
 
+    /// Whether a path is one that a backup of amorce's own may hold: relative, normalised, inside, within the limits.
+    static func isPlain(_ path: [UInt8], limits: ExtractionLimits) -> Bool {
+        if path.isEmpty || path.count > limits.pathLength { return false }
+        var start = 0
+        var depth = 0
+        for position in 0...path.count {
+            guard position == path.count || path[position] == 0x2f else {
+                if path[position] == 0 { return false }
+                continue
+            }
+            let length = position - start
+            if length == 0 || length > limits.nameLength { return false }
+            if path[start] == 0x2e && (length == 1 || length == 2 && path[start + 1] == 0x2e) { return false }
+            depth += 1
+            start = position + 1
+        }
+        return depth <= limits.depth
+    }
+
+    /// Why a symlink of that path may not have that target, or nil: relative, and lexically inside.
+    static func refusal(ofTarget target: [UInt8], from path: [UInt8]) -> RefusedEntry? {
+        if target.isEmpty { return .emptyLinkTarget }
+        if target[0] == UInt8(ascii: "/") { return .absoluteLinkTarget }
+        var depth = path.count(where: { $0 == UInt8(ascii: "/") })
+        for part in target.split(separator: UInt8(ascii: "/")) {
+            if part.elementsEqual("..".utf8) {
+                depth -= 1
+                if depth < 0 { return .linkOutside }
+            } else if !part.elementsEqual(".".utf8) {
+                depth += 1
+            }
+        }
+        return nil
+    }
+
     /// The normalised path; nil when stripping leaves nothing.
     private func path(_ name: [UInt8], of entry: ArchiveEntry) throws(ArchiveError) -> [UInt8]? {
         if name.isEmpty { throw .refused(.emptyName, entry: entry.shownName) }
@@ -103,18 +138,8 @@ struct ExtractionPolicy {
     }
 
     private func check(_ target: [UInt8], from path: [UInt8], of entry: ArchiveEntry) throws(ArchiveError) {
-        if target.isEmpty { throw .refused(.emptyLinkTarget, entry: entry.shownName) }
-        if target[0] == UInt8(ascii: "/") { throw .refused(.absoluteLinkTarget, entry: entry.shownName) }
+        if let refusal = Self.refusal(ofTarget: target, from: path) { throw .refused(refusal, entry: entry.shownName) }
         if target.contains(0) { throw .damaged("a link target with a NUL byte", entry: entry.shownName) }
         if target.count > limits.pathLength { throw .limit(.linkLength(limits.pathLength), entry: entry.shownName) }
-        var depth = path.count(where: { $0 == UInt8(ascii: "/") })
-        for part in target.split(separator: UInt8(ascii: "/")) {
-            if part.elementsEqual("..".utf8) {
-                depth -= 1
-                if depth < 0 { throw .refused(.linkOutside, entry: entry.shownName) }
-            } else if !part.elementsEqual(".".utf8) {
-                depth += 1
-            }
-        }
     }
 }

@@ -99,6 +99,11 @@ final class TreeRoot: Sendable {
         }
     }
 
+    /// The time of the root itself.
+    func setTime(_ modified: timespec) throws(HostError) {
+        if futimens(descriptor, [Self.omitted, modified]) != 0 { throw HostError("futimens", path, errno: errno) }
+    }
+
     /// Puts everything on disk: one syncfs(2) in place of an fsync for each file.
     func synchronize() throws(HostError) {
         if amorce_syncfs(descriptor) != 0 { throw HostError("syncfs", path, errno: errno) }

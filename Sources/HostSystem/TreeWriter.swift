@@ -82,6 +82,41 @@ struct TreeWriter: ~Copyable {
         }
     }
 
+    /// A whole file whose bytes are in memory.
+    mutating func make(
+        file path: [UInt8], mode: UInt32, modified: Int64, bytes: UnsafeRawBufferPointer
+    ) throws {
+        let member = ExtractionPolicy.Member(path: path, kind: .regular, mode: mode)
+        try make(member, size: Int64(bytes.count), modified: Self.time(modified)) { body in
+            if !bytes.isEmpty { try body(0, bytes) }
+        }
+    }
+
+    /// A new file of which the caller writes the bytes, in whatever order, and then calls `finish`. The descriptor is the caller's.
+    mutating func begin(largeFile path: [UInt8], mode: UInt32) throws -> CInt {
+        let member = ExtractionPolicy.Member(path: path, kind: .regular, mode: mode)
+        let (parentPath, name) = Self.split(path)
+        return try create(descriptor(of: parentPath, for: member), name, member)
+    }
+
+    /// Closes it.
+    mutating func finish(largeFile descriptor: CInt, path: [UInt8], mode: UInt32, modified: Int64) throws {
+        let member = ExtractionPolicy.Member(path: path, kind: .regular, mode: mode)
+        do {
+            try finish(descriptor, member, timespec(nanoseconds: modified))
+        } catch {
+            close(descriptor)
+            throw error
+        }
+        if close(descriptor) != 0 { throw failure("close", member) }
+        files += 1
+    }
+
+    private static func time(_ nanoseconds: Int64) -> (seconds: Int64, nanoseconds: Int) {
+        let time = timespec(nanoseconds: nanoseconds)
+        return (Int64(time.tv_sec), time.tv_nsec)
+    }
+
     private mutating func create(_ parent: CInt, _ name: [CChar], _ member: ExtractionPolicy.Member) throws -> CInt {
         let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
         var file = amorce_openat(parent, name, flags, member.mode)
@@ -228,11 +263,12 @@ struct TreeWriter: ~Copyable {
 
     /// What is left to do when every member is made: symlinks are followed once more, directories settled, all put on disk.
     borrowing func finish(stop: StopFlag) throws {
-        try Self.finish(root, symlinks: symlinks, directories: directories, stop: stop)
+        try Self.settle(root, symlinks: symlinks, directories: directories, stop: stop)
+        try root.synchronize()
     }
 
-    /// The same for what several writers made below one root.
-    static func finish(_ root: TreeRoot, symlinks: [[UInt8]], directories: [Directory], stop: StopFlag) throws {
+    /// The same for what several writers made below one root, and not yet on disk.
+    static func settle(_ root: TreeRoot, symlinks: [[UInt8]], directories: [Directory], stop: StopFlag) throws {
         for path in symlinks {
             try stop.check()
             try root.checkStaysInside(path)
@@ -244,7 +280,6 @@ struct TreeWriter: ~Copyable {
                 try root.settle(directory.path, mode: directory.mode, modified: directory.modified)
             }
         }
-        try root.synchronize()
     }
 
     // MARK: Small things
@@ -261,5 +296,13 @@ struct TreeWriter: ~Copyable {
 
     private func refusal(_ reason: RefusedEntry, _ member: ExtractionPolicy.Member) -> ArchiveError {
         .refused(reason, entry: Printable.text(member.path))
+    }
+}
+
+extension timespec {
+    /// Since 1970; before it, too.
+    init(nanoseconds: Int64) {
+        let (seconds, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
+        self.init(tv_sec: time_t(rest < 0 ? seconds - 1 : seconds), tv_nsec: Int(rest < 0 ? rest + 1_000_000_000 : rest))
     }
 }

@@ -61,4 +61,7 @@ int amorce_enter_private_network(void);
 /// syncfs(2): everything of the file system that `descriptor` lies on is on disk.
 int amorce_syncfs(int descriptor);
 
+// Gives the calling thread a umask of its own (unshare(2), CLONE_FS), and sets it to 0. Nonzero where the kernel does not let it.
+int amorce_own_umask(void);
+
 #endif

@@ -1,0 +1,384 @@
+internal import CLinux
+internal import Glibc
+
+/// Unpacks a backup that consists of independent frames: one thread reads them in order from the store, several check,
+/// decompress and write them, links and directories come at the end. What is on its way between the threads is bounded, so a
+/// slow disk slows the transfer and not the machine.
+///
+/// Nothing is taken from the tar inside: the manifest says what lies where, and each frame's SHA-256 that it is the one that the
+/// manifest means.
+public enum FrameExtraction {
+    public struct Options: Sendable {
+        public var threads: Int
+        /// Of everything that is made; nil: whoever this process is. Needs the superuser.
+        public var owner: (owner: UInt32, group: UInt32)?
+        public var limits = ExtractionLimits()
+        /// Of the backup, as its manifest states it.
+        public var size: Int64
+        public var files: Int
+        public var bytes: Int64
+        /// Which frames are written already is kept in this file, so that an interrupted restore goes on; nil: it does not.
+        public var journal: FrameJournal?
+
+        public init(threads: Int, size: Int64, files: Int, bytes: Int64) {
+            self.threads = threads
+            self.size = size
+            self.files = files
+            self.bytes = bytes
+        }
+    }
+
+    /// A frame of the backup, with the text that tells what it holds.
+    public struct Frame: Sendable {
+        public var offset: Int64
+        public var length: Int
+        public var unpacked: Int
+        public var sha256: [UInt8]
+        /// The files in it, for the check of the limits before anything is read.
+        public var files: Int
+        public var contents: [UInt8]
+
+        public init(
+            offset: Int64, length: Int, unpacked: Int, sha256: [UInt8], files: Int, contents: [UInt8]
+        ) {
+            self.offset = offset
+            self.length = length
+            self.unpacked = unpacked
+            self.sha256 = sha256
+            self.files = files
+            self.contents = contents
+        }
+    }
+
+    /// What is made when all files are: links and directories, in the order in which they are asked for.
+    public enum Last: Sendable, Equatable {
+        case symlink(path: [UInt8], target: [UInt8], modified: Int64)
+        case hardLink(path: [UInt8], target: [UInt8])
+        case directory(path: [UInt8], mode: UInt16, modified: Int64)
+        /// The time of the root itself.
+        case root(modified: Int64)
+    }
+
+    public struct Result: Sendable, Equatable {
+        public var files = 0
+        public var directories = 0
+        public var links = 0
+        public var bytes: Int64 = 0
+        /// Read from the store in this run.
+        public var compressedBytes: Int64 = 0
+        /// Frames that an earlier, interrupted run had written.
+        public var framesKept = 0
+    }
+
+    /// Larger frames are not made, and would cost the memory.
+    static let largestFrame = 1 << 30 + 1 << 20
+
+    /// - Parameter frames: the next frame in the order of their offsets, or nil after the last one. Called on this thread.
+    /// - Parameter members: what a frame's text says; called on any thread.
+    /// - Parameter last: called on this thread when `frames` has ended.
+    /// - Parameter open: the object's bytes from an offset on.
+    /// - Throws: `ArchiveError`, `HostError`, `StopReason`, and what the arguments throw.
+    public static func run(
+        into directory: String, options: Options, stop: StopFlag, progress: ProgressHandler,
+        frames: () throws -> Frame?, members: @escaping @Sendable (Frame) throws -> [FrameMember],
+        last: () throws -> Last?, open: @escaping (_ offset: Int64) throws -> any ByteSource
+    ) throws -> Result {
+        let isContinued = options.journal?.hasFrames ?? false
+        let root = try TreeRoot(
+            directory: directory, owner: options.owner.map { TreeRoot.Ownership(owner: $0.owner, group: $0.group) },
+            isEmpty: !isContinued)
+        if !isContinued { try checkRoom(directory, options) }
+        let work = FrameWork(root, options)
+        var result = Result()
+        do {
+            let reader = FrameReader(limit: options.size, open: open)
+            let workers = try Workers("unpack", count: options.threads, on: work.queue) { _ in
+                try work.run(members: members)
+            }
+            defer { workers.join() }
+            do {
+                var number = 0
+                var counts = (files: 0, bytes: Int64(0))
+                while let frame = try frames() {
+                    try stop.check()
+                    counts.files += frame.files
+                    counts.bytes += Int64(frame.unpacked)
+                    try check(frame, counts, options)
+                    if options.journal?.contains(number) == true {
+                        result.framesKept += 1
+                        work.skip(frame)
+                    } else {
+                        let buffer = work.takeBuffer()
+                        try reader.read(frame, into: buffer)
+                        result.compressedBytes += Int64(frame.length)
+                        try work.queue.put(FrameWork.Job(number: number, frame: frame, bytes: buffer), stop: stop)
+                    }
+                    number += 1
+                    progress(
+                        Progress(
+                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size, items: work.written.files,
+                            totalItems: options.files))
+                }
+                work.queue.finish()
+            } catch {
+                work.queue.fail(error)
+            }
+        }
+        if let failure = work.queue.firstFailure { throw failure }
+        try work.checkLargeFiles()
+        let written = work.written
+        result.files = written.files
+        result.bytes = written.bytes
+        try finish(root, implied: written.directories, last: last, &result, stop: stop)
+        return result
+    }
+
+    private static func check(_ frame: Frame, _ counts: (files: Int, bytes: Int64), _ options: Options) throws {
+        guard frame.offset >= 0, (1...largestFrame).contains(frame.length), (0...largestFrame).contains(frame.unpacked),
+            frame.offset <= options.size - Int64(frame.length)
+        else { throw ArchiveError.damaged("the manifest names a frame that cannot be") }
+        if counts.files > options.limits.entries { throw ArchiveError.limit(.entries(options.limits.entries)) }
+        if counts.bytes > options.limits.bytes.value { throw ArchiveError.limit(.bytes(options.limits.bytes)) }
+    }
+
+    private static func checkRoom(_ directory: String, _ options: Options) throws {
+        let room = try Files.room(at: directory)
+        if options.bytes > room.bytes {
+            throw ArchiveError.noRoom(needed: ByteCount(options.bytes), available: ByteCount(room.bytes))
+        }
+        // 0: this file system has no fixed number of inodes (btrfs, some tmpfs), or none is left, which the first file will tell.
+        if options.files > room.inodes && room.inodes > 0 {
+            throw ArchiveError.noInodes(needed: Int64(options.files), available: room.inodes)
+        }
+    }
+
+    private static func finish(
+        _ root: TreeRoot, implied: [TreeWriter.Directory], last: () throws -> Last?, _ result: inout Result,
+        stop: StopFlag
+    ) throws {
+        // Of an interrupted run some links are there already.
+        var writer = TreeWriter(root, replacesEarlier: true)
+        let limits = ExtractionLimits()
+        var rootTime: Int64?
+        func plain(_ path: [UInt8]) throws -> [UInt8] {
+            guard ExtractionPolicy.isPlain(path, limits: limits) else {
+                throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(path))
+            }
+            return path
+        }
+        while let next = try last() {
+            try stop.check()
+            switch next {
+            case .symlink(let path, let target, let modified):
+                if let refusal = ExtractionPolicy.refusal(ofTarget: target, from: path) {
+                    throw ArchiveError.refused(refusal, entry: Printable.text(path))
+                }
+                let time = timespec(nanoseconds: modified)
+                try writer.make(
+                    ExtractionPolicy.Member(path: plain(path), kind: .symlink(target: target), mode: 0o777), size: 0,
+                    modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
+            case .hardLink(let path, let target):
+                try writer.make(
+                    ExtractionPolicy.Member(path: plain(path), kind: .hardLink(target: plain(target)), mode: 0),
+                    size: 0, modified: nil, contents: { _ in })
+            case .directory(let path, let mode, let modified):
+                let time = timespec(nanoseconds: modified)
+                try writer.make(
+                    ExtractionPolicy.Member(path: plain(path), kind: .directory, mode: UInt32(mode) & 0o777), size: 0,
+                    modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
+                result.directories += 1
+            case .root(let modified): rootTime = modified
+            }
+        }
+        result.links = writer.links
+        // Settling the directories opens each by its path from the root: deepest first, so that a mode that locks one keeps
+        // nothing below it out of reach.
+        try TreeWriter.settle(
+            root, symlinks: writer.symlinks, directories: implied + writer.directories.reversed(), stop: stop)
+        if let rootTime { try root.setTime(timespec(nanoseconds: rootTime)) }
+        try root.synchronize()
+    }
+}
+
+/// Frames of one object read in their order. Frames between two wanted ones are read over where they are small, else the
+/// object is opened anew.
+private final class FrameReader {
+    private let open: (Int64) throws -> any ByteSource
+    private let limit: Int64
+    private var source: (any ByteSource)?
+    private var waiting = UnsafeRawBufferPointer(start: nil, count: 0)
+    private var position: Int64 = 0
+
+    init(limit: Int64, open: @escaping (Int64) throws -> any ByteSource) {
+        self.limit = limit
+        self.open = open
+    }
+
+    func read(_ frame: FrameExtraction.Frame, into buffer: PackBuffer) throws {
+        let gap = frame.offset - position
+        if source == nil || gap < 0 || gap > 4 << 20 {
+            // Ended before the next one begins: each holds its connections.
+            source = nil
+            source = try open(frame.offset)
+            waiting = UnsafeRawBufferPointer(start: nil, count: 0)
+            position = frame.offset
+        } else if gap > 0 {
+            try take(Int(gap)) { _ in }
+        }
+        buffer.removeAll()
+        try take(frame.length) { buffer.append($0) }
+    }
+
+    private func take(_ count: Int, _ body: (UnsafeRawBufferPointer) -> Void) throws {
+        var left = count
+        while left > 0 {
+            if waiting.isEmpty {
+                waiting = try source?.nextBytes() ?? waiting
+                if waiting.isEmpty { throw ArchiveError.damaged("the object ends at byte \(position), within a frame") }
+            }
+            let part = UnsafeRawBufferPointer(rebasing: waiting.prefix(left))
+            body(part)
+            waiting = UnsafeRawBufferPointer(rebasing: waiting.dropFirst(part.count))
+            position += Int64(part.count)
+            left -= part.count
+        }
+    }
+}
+
+/// What the threads that unpack share.
+private final class FrameWork: @unchecked Sendable {
+    struct Job {
+        let number: Int
+        let frame: FrameExtraction.Frame
+        let bytes: PackBuffer
+    }
+
+    struct Written {
+        var files = 0
+        var bytes: Int64 = 0
+        var directories: [TreeWriter.Directory] = []
+    }
+
+    let queue: WorkQueue<Job>
+    private let monitor = Monitor()
+    private let root: TreeRoot
+    private let options: FrameExtraction.Options
+    private var buffers: [PackBuffer] = []
+    private var total = Written()
+    private var large: [[UInt8]: Large] = [:]
+
+    /// A file that comes in pieces.
+    private struct Large {
+        let descriptor: CInt
+        var left: Int64
+    }
+
+    init(_ root: TreeRoot, _ options: FrameExtraction.Options) {
+        self.root = root
+        self.options = options
+        queue = WorkQueue(room: options.threads + 1)
+    }
+
+    deinit { for file in large.values { close(file.descriptor) } }
+
+    var written: Written { monitor.locked { total } }
+
+    func takeBuffer() -> PackBuffer { monitor.locked { buffers.popLast() } ?? PackBuffer(room: 1 << 20) }
+
+    /// What an earlier run wrote counts.
+    func skip(_ frame: FrameExtraction.Frame) { monitor.locked { total.files += frame.files } }
+
+    /// One thread's work.
+    func run(members: (FrameExtraction.Frame) throws -> [FrameMember]) throws {
+        // A mode is given at open(2), and nothing is left to chmod.
+        let ownsUmask = amorce_own_umask() == 0 && !root.hasDefaultACL
+        var writer = TreeWriter(root, replacesEarlier: true, lostModeBits: ownsUmask ? 0 : nil)
+        let reader = try ZstdFrameReader()
+        let unpacked = PackBuffer(room: 3 << 20)
+        var reported = 0
+        while let job = queue.take() {
+            guard Digest.sha256(whole: job.bytes.bytes) == job.frame.sha256 else {
+                throw ArchiveError.damaged(
+                    "the frame at byte \(job.frame.offset) is not the one that was stored: its SHA-256 differs")
+            }
+            try reader.unpack(job.bytes.bytes, size: job.frame.unpacked, into: unpacked)
+            monitor.locked { buffers.append(job.bytes) }
+            var bytes: Int64 = 0
+            let list = try members(job.frame)
+            for member in list {
+                bytes += Int64(member.count)
+                try write(member, unpacked.bytes, &writer)
+            }
+            let files = writer.files
+            monitor.locked {
+                total.files += files - reported
+                total.bytes += bytes
+            }
+            reported = files
+            if !list.contains(where: \.isPiece) { try options.journal?.add(job.number) }
+        }
+        let directories = writer.directories
+        monitor.locked { total.directories += directories }
+    }
+
+    private func write(
+        _ member: FrameMember, _ unpacked: UnsafeRawBufferPointer, _ writer: inout TreeWriter
+    ) throws {
+        guard ExtractionPolicy.isPlain(member.path, limits: options.limits) else {
+            throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(member.path))
+        }
+        guard member.start >= 0, member.count >= 0, member.start <= unpacked.count - member.count else {
+            throw ArchiveError.damaged("its bytes do not lie in its frame", entry: Printable.text(member.path))
+        }
+        let bytes = UnsafeRawBufferPointer(rebasing: unpacked[member.start..<(member.start + member.count)])
+        let mode = UInt32(member.mode) & 0o777
+        if !member.isPiece {
+            return try writer.make(file: member.path, mode: mode, modified: member.modified, bytes: bytes)
+        }
+        guard member.fileOffset >= 0, member.fileOffset <= member.size - Int64(member.count) else {
+            throw ArchiveError.damaged("a piece lies outside of its file", entry: Printable.text(member.path))
+        }
+        let descriptor = try begin(member, &writer)
+        try Self.write(bytes, to: descriptor, at: member.fileOffset, shown: root.shown(member.path))
+        let isComplete = monitor.locked {
+            large[member.path]?.left -= Int64(member.count)
+            guard large[member.path]?.left == 0 else { return false }
+            large[member.path] = nil
+            return true
+        }
+        if isComplete {
+            try writer.finish(largeFile: descriptor, path: member.path, mode: mode, modified: member.modified)
+        }
+    }
+
+    private func begin(_ member: FrameMember, _ writer: inout TreeWriter) throws -> CInt {
+        // Held while the file is made, so that no other piece makes it too.
+        try monitor.locked {
+            if let file = large[member.path] { return file.descriptor }
+            let descriptor = try writer.begin(largeFile: member.path, mode: UInt32(member.mode) & 0o777)
+            large[member.path] = Large(descriptor: descriptor, left: member.size)
+            return descriptor
+        }
+    }
+
+    private static func write(
+        _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int64, shown: String
+    ) throws(HostError) {
+        var done = 0
+        while done < bytes.count {
+            let count = pwrite(
+                descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done, off_t(offset) + off_t(done))
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw HostError("write", shown, errno: errno)
+            }
+            done += count
+        }
+    }
+
+    func checkLargeFiles() throws {
+        if let path = monitor.locked({ large.keys.first }) {
+            throw ArchiveError.damaged("not all pieces of the file are there", entry: Printable.text(path))
+        }
+    }
+}

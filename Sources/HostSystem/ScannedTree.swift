@@ -1,0 +1,354 @@
+internal import CLinux
+internal import Glibc
+
+/// What a directory held when it was walked: every file, directory and symlink below it, in the order of directories' and then
+/// entries' names as bytes. Compact: some 50 bytes an entry. Immutable, so any thread may read it.
+///
+/// Of several hard links to one file the first is the file, the others lead to it. Nothing beyond a mount point is looked at,
+/// and what is neither file nor directory nor symlink is only counted.
+public struct ScannedTree: Sendable {
+    public enum Kind: UInt8, Sendable {
+        case regular, directory, symlink, hardLink
+    }
+
+    public struct Entry: Sendable {
+        public internal(set) var kind: Kind
+        /// Permission bits (07777).
+        public let mode: UInt16
+        /// Of a regular file; of a hard link the number of the entry that it leads to.
+        public internal(set) var size: Int64
+        /// Nanoseconds since 1970.
+        public let modified: Int64
+        let directory: UInt32
+        let nameStart: UInt32
+        let nameLength: UInt16
+        /// Of a symlink; it stands behind the name.
+        let targetLength: UInt16
+    }
+
+    public struct Options: Sendable {
+        public var threads: Int
+        /// Whether what has this path (relative, as bytes) is left out, with all below it. Called from any thread.
+        public var isExcluded: @Sendable (_ path: [UInt8], _ isDirectory: Bool) -> Bool
+
+        public init(threads: Int, isExcluded: @escaping @Sendable ([UInt8], Bool) -> Bool = { _, _ in false }) {
+            self.threads = threads
+            self.isExcluded = isExcluded
+        }
+    }
+
+    /// What was passed over, for a person to know.
+    public struct PassedOver: Sendable, Equatable {
+        /// The first hundred: path and what it is.
+        public var special: [String] = []
+        public var specialCount = 0
+        /// Directories that another file system is mounted on; they are in the tree, empty.
+        public var mountPoints: [String] = []
+        /// Names that were gone when they were looked at.
+        public var vanished = 0
+        public var excluded = 0
+
+        mutating func add(_ other: PassedOver) {
+            special += other.special.prefix(max(0, 100 - special.count))
+            specialCount += other.specialCount
+            mountPoints += other.mountPoints
+            vanished += other.vanished
+            excluded += other.excluded
+        }
+    }
+
+    private struct Directory {
+        let path: [UInt8]
+        var first = 0
+        var count = 0
+    }
+
+    private var names: [UInt8] = []
+    private var directories: [Directory] = []
+    private var directoryNumbers: [[UInt8]: UInt32] = [:]
+    private var entries: [Entry] = []
+    public private(set) var passedOver = PassedOver()
+
+    public var count: Int { entries.count }
+
+    public subscript(_ index: Int) -> Entry { entries[index] }
+
+    /// Relative to the root, as bytes: they need not be UTF-8.
+    public func path(_ index: Int) -> [UInt8] {
+        let entry = entries[index]
+        let directory = directories[Int(entry.directory)].path
+        var path: [UInt8] = []
+        path.reserveCapacity(directory.count + 1 + Int(entry.nameLength))
+        path += directory
+        if !path.isEmpty { path.append(0x2f) }
+        path += name(entry)
+        return path
+    }
+
+    public func linkTarget(_ index: Int) -> [UInt8] {
+        let entry = entries[index]
+        let start = Int(entry.nameStart) + Int(entry.nameLength)
+        return Array(names[start..<(start + Int(entry.targetLength))])
+    }
+
+    /// The entry of that path.
+    public func index(of path: [UInt8]) -> Int? {
+        let slash = path.lastIndex(of: 0x2f)
+        let parent = slash.map { Array(path[..<$0]) } ?? []
+        guard let number = directoryNumbers[parent] else { return nil }
+        let wanted = path[(slash.map { $0 + 1 } ?? 0)...]
+        let directory = directories[Int(number)]
+        var low = directory.first
+        var high = directory.first + directory.count
+        while low < high {
+            let middle = (low + high) / 2
+            let found = name(entries[middle])
+            if found.elementsEqual(wanted) { return middle }
+            if found.lexicographicallyPrecedes(wanted) { low = middle + 1 } else { high = middle }
+        }
+        return nil
+    }
+
+    private func name(_ entry: Entry) -> ArraySlice<UInt8> {
+        names[Int(entry.nameStart)..<(Int(entry.nameStart) + Int(entry.nameLength))]
+    }
+
+    // MARK: The walk
+
+    /// Walks the tree below `root` on several threads. Throws `HostError` for a directory that cannot be read: a tree with an
+    /// unknown part is no tree to back up.
+    public init(_ root: SourceTree, options: Options, stop: StopFlag) throws {
+        let walk = Walk(root, options)
+        walk.found(directory: [])
+        let threads = try Workers("scan", count: options.threads, on: walk.failures) { _ in
+            while let path = walk.next() {
+                try stop.check()
+                try walk.read(path)
+                walk.done()
+            }
+        }
+        threads.join()
+        if let failure = walk.failures.firstFailure { throw failure }
+        assemble(walk.batches)
+        passedOver = walk.passedOver
+    }
+
+    /// One directory as it was read.
+    private struct Batch {
+        let path: [UInt8]
+        var names: [UInt8] = []
+        var entries: [Entry] = []
+        /// Inodes of the regular files with several links, by the number in the batch.
+        var shared: [(entry: Int, inode: UInt64)] = []
+    }
+
+    private final class Walk: @unchecked Sendable {
+        /// Only its failure is used.
+        let failures = WorkQueue<Int>(room: 1)
+        private let monitor = Monitor()
+        private let root: SourceTree
+        private let options: Options
+        private var waiting: [[UInt8]] = []
+        private var open = 0
+        private(set) var batches: [Batch] = []
+        private(set) var passedOver = PassedOver()
+
+        init(_ root: SourceTree, _ options: Options) {
+            self.root = root
+            self.options = options
+        }
+
+        func found(directory path: [UInt8]) {
+            monitor.locked {
+                waiting.append(path)
+                open += 1
+                monitor.wake()
+            }
+        }
+
+        func done() {
+            monitor.locked {
+                open -= 1
+                if open == 0 { monitor.wake() }
+            }
+        }
+
+        func next() -> [UInt8]? {
+            monitor.locked {
+                while true {
+                    if failures.firstFailure != nil { return nil }
+                    if let path = waiting.popLast() { return path }
+                    if open == 0 { return nil }
+                    monitor.wait(milliseconds: 100)
+                }
+            }
+        }
+
+        func read(_ path: [UInt8]) throws {
+            var passed = PassedOver()
+            var batch = Batch(path: path)
+            let shown = root.shown(path)
+            let descriptor = root.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+            if descriptor < 0 && (path.isEmpty || ![-ENOENT, -ENOTDIR, -ELOOP].contains(descriptor)) {
+                throw HostError("open", shown, errno: -descriptor)
+            }
+            if descriptor < 0 {
+                passed.vanished += 1
+            } else {
+                defer { close(descriptor) }
+                var stream = try DirectoryStream(reading: descriptor, shown: shown)
+                var found: [[CChar]] = []
+                while let name = stream.next() { found.append(name) }
+                found.sort { $0.nameBytes.lexicographicallyPrecedes($1.nameBytes) }
+                for name in found { try add(name, of: descriptor, to: &batch, &passed) }
+            }
+            monitor.locked {
+                batches.append(batch)
+                passedOver.add(passed)
+            }
+        }
+
+        private func add(_ name: [CChar], of directory: CInt, to batch: inout Batch, _ passed: inout PassedOver) throws {
+            let bytes = name.nameBytes
+            let path = batch.path.isEmpty ? bytes : batch.path + [0x2f] + bytes
+            var status = stat()
+            if fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 {
+                guard errno == ENOENT else { throw HostError("stat", root.shown(path), errno: errno) }
+                passed.vanished += 1
+                return
+            }
+            let isDirectory = status.st_mode & S_IFMT == S_IFDIR
+            if options.isExcluded(path, isDirectory) {
+                passed.excluded += 1
+                return
+            }
+            var target: [UInt8] = []
+            let kind: Kind
+            switch status.st_mode & S_IFMT {
+            case S_IFREG: kind = .regular
+            case S_IFDIR:
+                kind = .directory
+                if status.st_dev == root.device {
+                    found(directory: path)
+                } else {
+                    passed.mountPoints.append(Printable.text(path))
+                }
+            case S_IFLNK:
+                kind = .symlink
+                guard let read = Self.target(directory, name) else {
+                    passed.vanished += 1
+                    return
+                }
+                target = read
+            default:
+                passed.specialCount += 1
+                if passed.special.count < 100 {
+                    passed.special.append(Printable.text(path) + ": " + Self.name(ofSpecial: status.st_mode))
+                }
+                return
+            }
+            if kind == .regular && status.st_nlink > 1 {
+                batch.shared.append((batch.entries.count, UInt64(status.st_ino)))
+            }
+            batch.entries.append(
+                Entry(
+                    kind: kind, mode: UInt16(status.st_mode & 0o7777), size: kind == .regular ? Int64(status.st_size) : 0,
+                    modified: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
+                    directory: 0, nameStart: UInt32(batch.names.count), nameLength: UInt16(bytes.count),
+                    targetLength: UInt16(target.count)))
+            batch.names += bytes
+            batch.names += target
+        }
+
+        private static func target(_ directory: CInt, _ name: [CChar]) -> [UInt8]? {
+            var buffer = [UInt8](repeating: 0, count: 4096)
+            let length = buffer.withUnsafeMutableBytes { bytes in
+                bytes.baseAddress.map { readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count) }
+                    ?? -1
+            }
+            return length > 0 ? Array(buffer.prefix(length)) : nil
+        }
+
+        private static func name(ofSpecial mode: mode_t) -> String {
+            switch mode & S_IFMT {
+            case S_IFIFO: "a FIFO"
+            case S_IFSOCK: "a socket"
+            case S_IFCHR, S_IFBLK: "a device"
+            default: "neither file nor directory nor symlink"
+            }
+        }
+    }
+
+    private mutating func assemble(_ unordered: [Batch]) {
+        let batches = unordered.sorted { $0.path.lexicographicallyPrecedes($1.path) }
+        names.reserveCapacity(batches.reduce(0) { $0 + $1.names.count })
+        entries.reserveCapacity(batches.reduce(0) { $0 + $1.entries.count })
+        var firstByInode: [UInt64: Int] = [:]
+        for (number, batch) in batches.enumerated() {
+            let base = UInt32(names.count)
+            let first = entries.count
+            names += batch.names
+            for entry in batch.entries {
+                entries.append(
+                    Entry(
+                        kind: entry.kind, mode: entry.mode, size: entry.size, modified: entry.modified,
+                        directory: UInt32(number), nameStart: base + entry.nameStart, nameLength: entry.nameLength,
+                        targetLength: entry.targetLength))
+            }
+            for (entry, inode) in batch.shared {
+                if let target = firstByInode[inode] {
+                    entries[first + entry].kind = .hardLink
+                    entries[first + entry].size = Int64(target)
+                } else {
+                    firstByInode[inode] = first + entry
+                }
+            }
+            directories.append(Directory(path: batch.path, first: first, count: batch.entries.count))
+            directoryNumbers[batch.path] = UInt32(number)
+        }
+    }
+}
+
+/// The directory that a backup is made of, held open. Every path below it is opened from its descriptor, never through a
+/// symlink (openat2(2)). Any thread may use it.
+public final class SourceTree: Sendable {
+    public let path: String
+    private let descriptor: CInt
+    let device: dev_t
+    /// Nanoseconds since 1970, and permission bits, when it was opened.
+    public let modified: Int64
+    public let mode: UInt16
+
+    /// Symlinks in `path` itself are followed: `current` is one.
+    public init(_ path: String) throws(HostError) {
+        let descriptor = amorce_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+        guard descriptor >= 0 else { throw HostError("open", path, errno: errno) }
+        var status = stat()
+        if fstat(descriptor, &status) != 0 {
+            let code = errno
+            close(descriptor)
+            throw HostError("fstat", path, errno: code)
+        }
+        self.path = path
+        self.descriptor = descriptor
+        device = status.st_dev
+        modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+        mode = UInt16(status.st_mode & 0o7777)
+    }
+
+    deinit { close(descriptor) }
+
+    /// A descriptor, or the negative errno. O_NONBLOCK: what was a file a moment ago may be a FIFO by now.
+    func open(_ path: [UInt8], _ flags: CInt) -> CInt {
+        let resolve = amorce_resolve_beneath | amorce_resolve_no_symlinks | amorce_resolve_no_magiclinks
+        let name = path.isEmpty ? [0x2e, 0] : path.terminated
+        while true {
+            let found = amorce_openat2(
+                descriptor, name, UInt64(flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), 0, resolve)
+            if found >= 0 { return found }
+            if errno != EAGAIN && errno != EINTR { return -errno }
+        }
+    }
+
+    func shown(_ path: [UInt8]) -> String { self.path + "/" + Printable.text(path) }
+}
