@@ -7,6 +7,7 @@ public import HostSystem
 ///    passed over.
 /// 2. Where any archive of the prefix has a companion `KEY.sha256` or `KEY.complete`, an archive without one is not complete:
 ///    its upload is under way.
+///    An archive of amorce's own, `….framed.tar.zst`, is complete with its `KEY.manifest`, and never without.
 /// 3. A UTC stamp in the name gives the time, else the store's Last-Modified. The newest wins; between equals, the greater key.
 /// 4. Older than `newestWithin`: refused.
 public struct BackupChoice {
@@ -39,10 +40,12 @@ public struct BackupChoice {
                 archives.append(object)
             }
         }
-        let usesCompanions = archives.contains { hasCompanion($0.key) }
+        let usesCompanions = archives.contains { !BackupKey.isFramed($0.key) && hasCompanion($0.key) }
         var candidates: [Candidate] = []
         for object in archives {
-            if usesCompanions && !hasCompanion(object.key) {
+            if BackupKey.isFramed(object.key) && !present.contains(BackupKey.manifest(of: object.key)) {
+                skipped.append(Skipped(key: object.key, reason: .noManifest))
+            } else if usesCompanions && !BackupKey.isFramed(object.key) && !hasCompanion(object.key) {
                 skipped.append(Skipped(key: object.key, reason: .noCompanion))
             } else if let (time, isFromName) = time(of: object, now: now) {
                 candidates.append(Candidate(object: object, time: time, isTimeFromName: isFromName))
@@ -72,7 +75,8 @@ public struct BackupChoice {
             case noArchiveName = "not named as an archive"
             case deeper = "in a folder below the prefix"
             case noCompanion = "no .sha256 or .complete beside it, as others have"
-            case noTime = "neither its name nor the store gives it a time"
+            case noManifest = "no .manifest beside it: it is not finished"
+        case noTime = "neither its name nor the store gives it a time"
         }
 
         public let key: String
@@ -88,6 +92,7 @@ public struct BackupChoice {
 
     private static func isConventional(_ key: String, prefix: String) -> Bool {
         if key == prefix || key == pointerKey(prefix: prefix) { return true }
+        if BackupKey.backup(ofManifest: key) != nil { return true }
         return companionSuffixes.contains {
             key.hasSuffix($0) && ArchiveFormat(name: String(key.dropLast($0.count))) != nil
         }

@@ -52,6 +52,10 @@ public struct RestoreArchive: Sendable {
         public var owner: (UInt32, UInt32)?
         public var limits: ExtractionLimits
         public var expectedSHA256: [UInt8]?
+        /// That unpack and write.
+        public var threads = 2
+        /// Of a framed backup: which frames are written is kept there, and an interrupted restore goes on.
+        public var journal: String?
 
         public init(
             memory: ByteCount = ByteCount(32 << 20), stripComponents: Int = 0, owner: (UInt32, UInt32)? = nil,
@@ -66,7 +70,7 @@ public struct RestoreArchive: Sendable {
     }
 
     public struct Result: Sendable, Equatable {
-        /// Of the object as stored, in hexadecimal.
+        /// Of the object as stored, in hexadecimal; of a framed backup, of its manifest, which has a hash of every frame.
         public var sha256: String
         public var files: Int
         public var directories: Int
@@ -102,6 +106,10 @@ public struct RestoreArchive: Sendable {
                 entry: nil)
         }
         if object.size == 0 { throw RestoreError.badArchive(key: object.key, reason: "it is empty", entry: nil) }
+        if BackupKey.isFramed(object.key) {
+            return try BackupReader(store: store).restore(
+                object, into: directory, options: options, stop: stop, progress: progress)
+        }
         var extraction = ArchiveExtraction.Options(format: format, size: object.size)
         extraction.stripComponents = options.stripComponents
         extraction.owner = options.owner.map { (owner: $0.0, group: $0.1) }
@@ -163,7 +171,7 @@ public struct RestoreArchive: Sendable {
         throw .badChecksumFile(key: key, reason: "is a checksum of another file")
     }
 
-    private static func restoreError(_ error: ArchiveError, key: String) -> RestoreError {
+    static func restoreError(_ error: ArchiveError, key: String) -> RestoreError {
         switch error {
         case .wrongFormat, .damaged: .badArchive(key: key, reason: error.reason, entry: error.entry)
         case .refused(let reason, let entry): .refusedEntry(key: key, reason: reason, entry: entry)

@@ -133,6 +133,50 @@ public enum FrameExtraction {
         return result
     }
 
+    /// Reads every frame and compares it with what the manifest says, without writing anything: hashes, checksums, and that the tar
+    /// inside is the one that the members make.
+    ///
+    /// - Parameter members: all of a frame, those that a later frame replaces included; called on any thread. Nil: the frame holds
+    ///   links, directories and the end mark.
+    public static func verify(
+        options: Options, stop: StopFlag, progress: ProgressHandler, frames: () throws -> Frame?,
+        members: @escaping @Sendable (Frame) throws -> [FrameMember]?,
+        open: @escaping (_ offset: Int64) throws -> any ByteSource
+    ) throws -> Result {
+        let work = FrameCheck(room: options.threads + 1)
+        var result = Result()
+        do {
+            let reader = FrameReader(limit: options.size, open: open)
+            let workers = try Workers("verify", count: options.threads, on: work.queue) { _ in
+                try work.run(members: members)
+            }
+            defer { workers.join() }
+            do {
+                var counts = (files: 0, bytes: Int64(0))
+                while let frame = try frames() {
+                    try stop.check()
+                    counts.files += frame.files
+                    counts.bytes += Int64(frame.unpacked)
+                    try check(frame, counts, options)
+                    let buffer = PackBuffer(room: frame.length)
+                    try reader.read(frame, into: buffer)
+                    result.compressedBytes += Int64(frame.length)
+                    try work.queue.put(FrameCheck.Job(frame: frame, bytes: buffer), stop: stop)
+                    progress(
+                        Progress(
+                            bytes: result.compressedBytes, totalBytes: options.size, items: counts.files,
+                            totalItems: options.files))
+                }
+                work.queue.finish()
+                (result.files, result.bytes) = (counts.files, options.bytes)
+            } catch {
+                work.queue.fail(error)
+            }
+        }
+        if let failure = work.queue.firstFailure { throw failure }
+        return result
+    }
+
     private static func check(_ frame: Frame, _ counts: (files: Int, bytes: Int64), _ options: Options) throws {
         guard frame.offset >= 0, (1...largestFrame).contains(frame.length), (0...largestFrame).contains(frame.unpacked),
             frame.offset <= options.size - Int64(frame.length)
@@ -297,11 +341,7 @@ private final class FrameWork: @unchecked Sendable {
         let unpacked = PackBuffer(room: 3 << 20)
         var reported = 0
         while let job = queue.take() {
-            guard Digest.sha256(whole: job.bytes.bytes) == job.frame.sha256 else {
-                throw ArchiveError.damaged(
-                    "the frame at byte \(job.frame.offset) is not the one that was stored: its SHA-256 differs")
-            }
-            try reader.unpack(job.bytes.bytes, size: job.frame.unpacked, into: unpacked)
+            try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)
             monitor.locked { buffers.append(job.bytes) }
             var bytes: Int64 = 0
             let list = try members(job.frame)
@@ -380,5 +420,66 @@ private final class FrameWork: @unchecked Sendable {
         if let path = monitor.locked({ large.keys.first }) {
             throw ArchiveError.damaged("not all pieces of the file are there", entry: Printable.text(path))
         }
+    }
+}
+
+/// What the threads that verify share.
+private final class FrameCheck: Sendable {
+    struct Job: @unchecked Sendable {
+        let frame: FrameExtraction.Frame
+        let bytes: PackBuffer
+    }
+
+    let queue: WorkQueue<Job>
+
+    init(room: Int) { queue = WorkQueue(room: room) }
+
+    func run(members: (FrameExtraction.Frame) throws -> [FrameMember]?) throws {
+        let reader = try ZstdFrameReader()
+        let unpacked = PackBuffer(room: 3 << 20)
+        while let job = queue.take() {
+            try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)
+            if let members = try members(job.frame) { try Self.compare(unpacked.bytes, with: members) }
+        }
+    }
+
+    /// The tar inside must be exactly the one that these members make.
+    private static func compare(_ bytes: UnsafeRawBufferPointer, with members: [FrameMember]) throws {
+        var position = 0
+        func differs(_ member: FrameMember) -> ArchiveError {
+            .damaged("the tar inside is not the one that the manifest describes", entry: Printable.text(member.path))
+        }
+        func take(_ count: Int, of member: FrameMember) throws -> UnsafeRawBufferPointer {
+            guard count >= 0, count <= bytes.count - position else { throw differs(member) }
+            defer { position += count }
+            return UnsafeRawBufferPointer(rebasing: bytes[position..<(position + count)])
+        }
+        for member in members {
+            if member.fileOffset == 0 {
+                let header = TarMember(
+                    path: member.path, kind: .regular(size: member.size), mode: member.mode, modified: member.modified
+                ).header
+                guard try take(header.count, of: member).elementsEqual(header) else { throw differs(member) }
+            }
+            guard member.start == position else { throw differs(member) }
+            _ = try take(member.count, of: member)
+            if member.fileOffset + Int64(member.count) == member.size {
+                guard try take(TarMember.padding(after: member.size), of: member).isAllZero else { throw differs(member) }
+            }
+        }
+        if position != bytes.count { throw ArchiveError.damaged("a frame holds more than the manifest describes") }
+    }
+}
+
+extension ZstdFrameReader {
+    /// Unpacks what is the frame that is meant, by its SHA-256.
+    fileprivate func unpack(
+        checked frame: FrameExtraction.Frame, _ bytes: UnsafeRawBufferPointer, into buffer: PackBuffer
+    ) throws {
+        guard Digest.sha256(whole: bytes) == frame.sha256 else {
+            throw ArchiveError.damaged(
+                "the frame at byte \(frame.offset) is not the one that was stored: its SHA-256 differs")
+        }
+        try unpack(bytes, size: frame.unpacked, into: buffer)
     }
 }

@@ -91,6 +91,11 @@ public struct ScannedTree: Sendable {
         return Array(names[start..<(start + Int(entry.targetLength))])
     }
 
+    /// Whether a symlink's target is absolute or above the root, as no restore would make it.
+    public func leadsOut(_ index: Int) -> Bool {
+        ExtractionPolicy.refusal(ofTarget: linkTarget(index), from: path(index)) != nil
+    }
+
     /// The entry of that path.
     public func index(of path: [UInt8]) -> Int? {
         let slash = path.lastIndex(of: 0x2f)

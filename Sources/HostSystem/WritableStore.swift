@@ -20,7 +20,8 @@ public protocol WritableStore: ObjectStore {
 public protocol ObjectUpload: AnyObject, Sendable {
     /// Sends one part.
     func send(part: Int, bytes: [UInt8]) throws
-    /// A part whose bytes the store takes from an object that it already has. Throws where that object was replaced or removed.
+    /// A part whose bytes the store takes from an object that it already has. Throws `CopySourceGone` where that object was
+    /// replaced or removed.
     func copy(part: Int, from object: StoredObject, range: Range<Int64>) throws
     /// Makes the object visible, whole, and returns it pinned. Throws `StoreConflict` where the key is taken.
     func complete() throws -> StoredObject
@@ -48,4 +49,12 @@ public struct StoreConflict: Error, Sendable, Equatable, CustomStringConvertible
     public let object: String
     public init(object: String) { self.object = object }
     public var description: String { "\(object): an object of that name is there already" }
+}
+
+/// The object that was to be copied from is not there any more, or is another one.
+public struct CopySourceGone: Error, Sendable, Equatable, CustomStringConvertible {
+    /// `s3://bucket/key`.
+    public let object: String
+    public init(object: String) { self.object = object }
+    public var description: String { "\(object): gone or replaced since it was chosen" }
 }

@@ -1,0 +1,101 @@
+internal import HostSystem
+
+/// Restores and verifies a framed backup by its manifest.
+struct BackupReader {
+    /// Far more than a site of ten million files needs.
+    static let largestManifest = 1 << 30
+
+    let store: any ObjectStore
+
+    /// As `RestoreArchive.restore`.
+    func restore(
+        _ object: StoredObject, into directory: String, options: RestoreArchive.Options, stop: StopFlag,
+        progress: @escaping ProgressHandler
+    ) throws -> RestoreArchive.Result {
+        let manifest = try manifest(of: object, stop: stop)
+        let sha256 = Digest.sha256(manifest)
+        return try translated(object.key) {
+            let reader = try ManifestReader(manifest)
+            var extraction = try Self.options(reader.header, object, threads: options.threads, limits: options.limits)
+            extraction.owner = options.owner.map { (owner: $0.0, group: $0.1) }
+            if let path = options.journal {
+                extraction.journal = try FrameJournal(
+                    path, identity: sha256.hex + " " + Host.bootIdentifier(HostLayout(root: "/")))
+            }
+            let store = store
+            let done = try FrameExtraction.run(
+                into: directory, options: extraction, stop: stop, progress: progress,
+                frames: {
+                    while let next = try reader.nextFrame() { if next.holdsFiles { return next.frame } }
+                    return nil
+                },
+                members: { try ManifestMember.all(in: $0.contents).filter { !$0.isDead }.map(\.member) },
+                last: { try reader.nextLast() },
+                open: { try store.open(object, from: $0, memory: options.memory, stop: stop) { _ in } })
+            if done.files != reader.header.files { throw ArchiveError.damaged("not all of its files were restored") }
+            if done.files == 0 { throw ArchiveError.damaged("it holds no file") }
+            try extraction.journal?.remove()
+            return RestoreArchive.Result(
+                sha256: sha256.hex, files: done.files, directories: done.directories, links: done.links,
+                bytes: reader.header.bytes, compressedBytes: done.compressedBytes, skipped: [], warnings: [])
+        }
+    }
+
+    /// Reads every byte of the backup and compares it with the manifest.
+    func verify(
+        _ object: StoredObject, threads: Int, memory: ByteCount, stop: StopFlag, progress: @escaping ProgressHandler
+    ) throws -> RestoreArchive.Result {
+        let manifest = try manifest(of: object, stop: stop)
+        return try translated(object.key) {
+            let reader = try ManifestReader(manifest)
+            let extraction = try Self.options(reader.header, object, threads: threads, limits: ExtractionLimits())
+            let store = store
+            let done = try FrameExtraction.verify(
+                options: extraction, stop: stop, progress: progress, frames: { try reader.nextFrame()?.frame },
+                members: { frame in
+                    frame.contents.isEmpty ? nil : try ManifestMember.all(in: frame.contents).map(\.member)
+                },
+                open: { try store.open(object, from: $0, memory: memory, stop: stop) { _ in } })
+            var result = RestoreArchive.Result(
+                sha256: Digest.sha256(manifest).hex, files: done.files, directories: 0, links: 0,
+                bytes: reader.header.bytes, compressedBytes: done.compressedBytes, skipped: [], warnings: [])
+            while let last = try reader.nextLast() {
+                switch last {
+                case .symlink, .hardLink: result.links += 1
+                case .directory: result.directories += 1
+                case .root: break
+                }
+            }
+            return result
+        }
+    }
+
+    private func manifest(of object: StoredObject, stop: StopFlag) throws -> [UInt8] {
+        let key = BackupKey.manifest(of: object.key)
+        guard let manifest = try store.read(key: key, limit: Self.largestManifest, stop: stop) else {
+            throw RestoreError.badArchive(
+                key: object.key, reason: "it has no manifest beside it, so it was never finished", entry: nil)
+        }
+        return manifest
+    }
+
+    private static func options(
+        _ header: BackupHeader, _ object: StoredObject, threads: Int, limits: ExtractionLimits
+    ) throws -> FrameExtraction.Options {
+        if let size = object.size, size != header.size {
+            throw ArchiveError.damaged("it has \(size) bytes, and its manifest says \(header.size)")
+        }
+        var options = FrameExtraction.Options(
+            threads: threads, size: header.size, files: header.files, bytes: header.bytes)
+        options.limits = limits
+        return options
+    }
+
+    private func translated<Value>(_ key: String, _ body: () throws -> Value) throws -> Value {
+        do {
+            return try body()
+        } catch let error as ArchiveError {
+            throw RestoreArchive.restoreError(error, key: key)
+        }
+    }
+}
