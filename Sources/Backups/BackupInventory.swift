@@ -1,0 +1,190 @@
+public import HostSystem
+
+/// What lies below a prefix, for a person to read and for pruning.
+public struct BackupInventory: Sendable {
+    public struct Item: Sendable, Equatable {
+        public enum State: String, Sendable, Encodable {
+            case complete
+            /// Its manifest is missing: it was interrupted, or is being made just now.
+            case incomplete
+            /// A manifest that belongs to no object: it was being removed.
+            case leftover
+            /// An archive that something else made; complete by the rule of `BackupChoice`.
+            case archive
+        }
+
+        public let object: StoredObject
+        public let state: State
+        /// Seconds since 1970; nil where neither the name nor the store tells.
+        public let time: Int64?
+        /// Of a complete backup of amorce's own.
+        public let header: BackupHeader?
+
+        /// Which backups belong together: keeping some of them is decided for each group on its own.
+        var group: [String] { [header?.app ?? "", header?.environment ?? ""] }
+    }
+
+    private let store: any ObjectStore
+
+    public init(store: any ObjectStore) { self.store = store }
+
+    /// The newest first. Throws what the store throws; a manifest that cannot be read is an error too, since a backup that is
+    /// taken for none might be pruned.
+    public func items(prefix: String, now: Int64, stop: StopFlag) throws -> [Item] {
+        let objects = try store.list(prefix: prefix, stop: stop).filter { !$0.key.dropFirst(prefix.count).contains("/") }
+        let keys = Set(objects.map(\.key))
+        var items: [Item] = []
+        for object in objects {
+            if BackupKey.isFramed(object.key) {
+                let time = Self.time(of: object)
+                guard let manifest = objects.first(where: { $0.key == BackupKey.manifest(of: object.key) }) else {
+                    items.append(Item(object: object, state: .incomplete, time: time, header: nil))
+                    continue
+                }
+                let header = try header(manifest, stop)
+                items.append(Item(object: object, state: .complete, time: header.time, header: header))
+            } else if let backup = BackupKey.backup(ofManifest: object.key), !keys.contains(backup) {
+                items.append(Item(object: object, state: .leftover, time: Self.time(of: object), header: nil))
+            }
+        }
+        if let archives = try? BackupChoice.newest(in: objects, prefix: prefix, now: now, newestWithin: nil) {
+            for archive in archives where !BackupKey.isFramed(archive.object.key) {
+                items.append(Item(object: archive.object, state: .archive, time: archive.time, header: nil))
+            }
+        }
+        return items.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+    }
+
+    private static func time(of object: StoredObject) -> Int64? {
+        let name = object.key.split(separator: "/").last.map(String.init) ?? object.key
+        return NameStamp(in: name)?.seconds ?? object.modified
+    }
+
+    /// The head is a frame of its own, so that only the first bytes are read.
+    private func header(_ manifest: StoredObject, _ stop: StopFlag) throws -> BackupHeader {
+        do {
+            let source = try store.open(manifest, memory: ByteCount(256 << 10), stop: stop) { _ in }
+            return try ManifestReader(ZstdLines(source)).header
+        } catch let error as ArchiveError {
+            throw RestoreArchive.restoreError(error, key: manifest.key)
+        }
+    }
+}
+
+/// Which backups stay: so many of the newest ones, and the newest one of each of the last so many days, weeks and so on that have
+/// one (UTC; ISO 8601 weeks, which begin on Monday).
+public struct RetentionPolicy: Sendable, Equatable {
+    public enum Period: String, Sendable, CaseIterable {
+        case last, hourly, daily, weekly, monthly, yearly
+    }
+
+    public struct Invalid: Error, Sendable, Equatable, CustomStringConvertible {
+        public let description: String
+    }
+
+    public private(set) var keep: [Period: Int] = [:]
+
+    /// `keep-daily=7,keep-weekly=4`.
+    public init(parsing text: String) throws(Invalid) {
+        let known = Period.allCases.map { "keep-\($0.rawValue)" }.joined(separator: ", ")
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let sides = part.split(separator: "=", omittingEmptySubsequences: false).map {
+                $0.filter { !$0.isWhitespace }
+            }
+            guard sides.count == 2, sides[0].hasPrefix("keep-"), let period = Period(rawValue: String(sides[0].dropFirst(5)))
+            else {
+                throw Invalid(description: "\(Printable.text(String(part))): written \(known), each with =NUMBER")
+            }
+            guard let count = Int(sides[1]), (1...100_000).contains(count) else {
+                throw Invalid(description: "\(Printable.text(String(part))): the number is 1 or more")
+            }
+            if keep.updateValue(count, forKey: period) != nil {
+                throw Invalid(description: "keep-\(period.rawValue) is given twice")
+            }
+        }
+    }
+
+    /// Of the times of backups, newest first, those that stay. The newest always does.
+    func kept(_ times: [Int64]) -> [Bool] {
+        var kept = [Bool](repeating: false, count: times.count)
+        if !times.isEmpty { kept[0] = true }
+        for (period, count) in keep {
+            var seen: [Int64] = []
+            for (index, time) in times.enumerated() {
+                let bucket = period == .last ? Int64(index) : Self.bucket(time, period)
+                if seen.last == bucket { continue }
+                if seen.count == count { break }
+                seen.append(bucket)
+                kept[index] = true
+            }
+        }
+        return kept
+    }
+
+    private static func bucket(_ time: Int64, _ period: Period) -> Int64 {
+        let day = time >= 0 ? time / 86400 : (time - 86399) / 86400
+        let stamp = UTCStamp(secondsSince1970: time)
+        switch period {
+        case .last, .hourly: return time / 3600
+        case .daily: return day
+        // 1970-01-01 was a Thursday.
+        case .weekly: return (day + 3) / 7
+        case .monthly: return Int64(stamp.year * 12 + stamp.month)
+        case .yearly: return Int64(stamp.year)
+        }
+    }
+}
+
+/// Removes backups that a policy does not keep. Only what amorce made is ever removed. Backups share nothing, so a kept one needs
+/// no other; one that is being made right now has no manifest yet and is left alone for two days.
+public struct PruneBackups: Sendable {
+    public struct Plan: Sendable {
+        public let kept: [BackupInventory.Item]
+        /// Manifests go before their objects: in between, the backup is incomplete and not a manifest without an object.
+        public let removed: [BackupInventory.Item]
+    }
+
+    /// How old something unfinished must be to count as abandoned.
+    static let abandonedAfter: Int64 = 2 * 86400
+
+    private let store: any WritableStore
+
+    public init(store: any WritableStore) { self.store = store }
+
+    /// Pure.
+    public static func plan(_ items: [BackupInventory.Item], policy: RetentionPolicy, now: Int64) -> Plan {
+        var kept: [BackupInventory.Item] = []
+        var removed: [BackupInventory.Item] = []
+        var groups: [[String]: [BackupInventory.Item]] = [:]
+        for item in items {
+            switch item.state {
+            case .archive: kept.append(item)
+            case .complete: groups[item.group, default: []].append(item)
+            case .incomplete, .leftover:
+                // By the store's clock, where it tells: the name's stamp is when the backup began.
+                let age = now - (item.object.modified ?? item.time ?? now)
+                if age > abandonedAfter { removed.append(item) } else { kept.append(item) }
+            }
+        }
+        for group in groups.values {
+            let ordered = group.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+            let stays = policy.kept(ordered.map { $0.time ?? 0 })
+            for (item, stays) in zip(ordered, stays) {
+                if stays { kept.append(item) } else { removed.append(item) }
+            }
+        }
+        func newestFirst(_ items: [BackupInventory.Item]) -> [BackupInventory.Item] {
+            items.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+        }
+        return Plan(kept: newestFirst(kept), removed: newestFirst(removed))
+    }
+
+    /// Throws what the store throws; what was removed by then is removed.
+    public func remove(_ plan: Plan, stop: StopFlag) throws {
+        for item in plan.removed.reversed() {
+            try stop.check()
+            if item.state == .complete { try store.remove(key: BackupKey.manifest(of: item.object.key), stop: stop) }
+            try store.remove(key: item.object.key, stop: stop)
+        }
+    }
+}
