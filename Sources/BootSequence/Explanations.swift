@@ -60,7 +60,7 @@ extension StoreError: ExplainedError {
     }
     var retryCanHelp: Bool {
         switch self {
-        case .unavailable, .removed, .replaced: true
+        case .unavailable, .removed, .replaced, .uploadLost, .outcomeUnknown: true
         case .unreachable(_, let failure): failure.isWorthRetrying
         default: false
         }

@@ -54,6 +54,16 @@ ssize_t amorce_copy_range(int destination, int source, size_t size) {
     return count;
 }
 
+ssize_t amorce_copy_range_at(
+    int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size) {
+    off64_t from = source_offset, to = destination_offset;
+    return copy_file_range(source, &from, destination, &to, size, 0);
+}
+
+int amorce_rename_new(int directory, const char *from, const char *to) {
+    return renameat2(directory, from, directory, to, RENAME_NOREPLACE);
+}
+
 int amorce_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
 
 int amorce_spawn_in_directory(void *actions, const char *path) {

@@ -14,8 +14,7 @@ struct S3Problem: Sendable, Equatable {
 
     init(_ response: HTTPResponse) {
         status = response.status
-        let document = (try? XMLReader.parse(response.body, limit: 64 << 10, depth: 8, elements: 100))
-            .flatMap { $0.name == "Error" ? $0 : nil }
+        let document = Self.document(response.body).flatMap { $0.name == "Error" ? $0 : nil }
         code = Printable.text(document?.text(of: "Code") ?? "", limit: 60)
         message = Printable.text(document?.text(of: "Message") ?? "", limit: 200)
         requestID = (response.header("x-amz-request-id") ?? document?.text(of: "RequestId"))
@@ -25,6 +24,22 @@ struct S3Problem: Sendable, Equatable {
         date = response.header("Date").flatMap { ServerTime.http($0) }
         retryAfter = RetryPolicy.hint(response)
     }
+
+    /// The root of a small document; nil where there is none. S3 keeps long requests alive with blanks before it, which
+    /// XML itself forbids before its declaration ("CompleteMultipartUpload" in the Amazon S3 API Reference).
+    static func document(_ body: [UInt8]) -> XMLElement? {
+        let isBlank: (UInt8) -> Bool = { $0 == 0x20 || $0 == 0x0a || $0 == 0x0d || $0 == 0x09 }
+        let text = body.first.map(isBlank) == true ? Array(body.drop(while: isBlank)) : body
+        return try? XMLReader.parse(text, limit: 64 << 10, depth: 8, elements: 100)
+    }
+
+    /// The code with the request and S3's own words.
+    var told: String {
+        shownCode + (requestID.map { ", request \($0)" } ?? "") + (message.isEmpty ? "" : ": \(message)")
+    }
+
+    /// The bytes did not arrive as they were sent: sending them again can help.
+    var isDamage: Bool { ["BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"].contains(code) }
 
     /// For messages: the code, or the status where there is none.
     var shownCode: String { code.isEmpty ? "status \(status)" : code }

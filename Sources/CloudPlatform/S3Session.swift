@@ -15,6 +15,8 @@ final class S3Session: Sendable {
         var generation = 0
         /// Whether this generation was accepted once.
         var isAccepted = false
+        /// The server knows no `If-None-Match` on writes.
+        var lacksConditions = false
     }
 
     /// With what a request was signed.
@@ -28,13 +30,50 @@ final class S3Session: Sendable {
     enum Operation: Sendable, Equatable {
         case list
         case read(key: String, version: String?)
+        /// An object, or any step of its upload in parts but the giving up.
+        case put(key: String)
+        /// The bytes of `source` as a part of `key`. That the role may put has shown by then.
+        case copy(key: String, source: String, version: String?)
+        case abort(key: String)
+        case remove(key: String)
 
+        /// "Required permissions for Amazon S3 API operations" in the Amazon S3 User Guide.
         var action: String {
             switch self {
             case .list: "s3:ListBucket"
-            case .read(_, let version): version == nil ? "s3:GetObject" : "s3:GetObjectVersion"
+            case .read(_, let version), .copy(_, _, let version):
+                version == nil ? "s3:GetObject" : "s3:GetObjectVersion"
+            case .put: "s3:PutObject"
+            case .abort: "s3:AbortMultipartUpload"
+            case .remove: "s3:DeleteObject"
             }
         }
+
+        /// What the request's URL names; empty for the bucket.
+        var key: String {
+            switch self {
+            case .list: ""
+            case .read(let key, _), .put(let key), .copy(let key, _, _), .abort(let key), .remove(let key): key
+            }
+        }
+
+        var isWriting: Bool {
+            switch self {
+            case .list, .read: false
+            case .put, .copy, .abort, .remove: true
+            }
+        }
+    }
+
+    /// What a request carries, and how long it may take.
+    struct Load: Sendable {
+        var bytes: [UInt8]?
+        /// The SHA-256 of `bytes`, so that a repetition does not compute it again.
+        var sha256: [UInt8]?
+        var timeout = Duration.seconds(30)
+        var idle: Duration?
+        /// It must not reach the store twice without our knowing.
+        var isOnce = false
     }
 
     let bucket: String
@@ -61,36 +100,43 @@ final class S3Session: Sendable {
         state = Mutex(State(region: region))
     }
 
+    /// Learnt from a server that answers 501 to the header.
+    var lacksConditions: Bool {
+        get { state.withLock { $0.lacksConditions } }
+        set { state.withLock { $0.lacksConditions = newValue } }
+    }
+
     func object(_ key: String) -> String { "s3://\(bucket)/" + Printable.text(key) }
 
-    /// One signed request, and the judge of its answer.
+    /// One signed request, and the judge of its answer. `accept` has a word on good answers; `complaint` on those errors
+    /// that are about what was asked and not about how (region, clock, credentials).
     func attempt(
         _ operation: Operation, method: String = "GET", query: [(String, String)] = [],
-        headers: [(name: String, value: String)] = [], bodyLimit: Int = 8 << 20, stop: StopFlag,
-        accept: @escaping @Sendable (HTTPResponse) -> RangeSource.Verdict = { _ in .accept }
+        headers: [(name: String, value: String)] = [], load: Load = Load(), bodyLimit: Int = 8 << 20, stop: StopFlag,
+        accept: @escaping @Sendable (HTTPResponse) -> RangeSource.Verdict = { _ in .accept },
+        complaint: @escaping @Sendable (S3Problem) -> RangeSource.Verdict? = { _ in nil }
     ) throws -> RangeSource.Attempt {
         var signing = Signing(state: state.withLock { $0 }, time: 0, origin: nil)
         let endpoint = try S3Endpoint(
             bucket: bucket, region: signing.state.region, custom: custom, environment: environment)
-        var key = ""
-        if case .read(let name, _) = operation { key = name }
         var request = HTTPRequest(
-            method, endpoint.url(key: key, query: query), headers: headers, bodyLimit: bodyLimit)
+            method, endpoint.url(key: operation.key, query: query), headers: headers, body: load.bytes,
+            timeout: load.timeout, bodyLimit: bodyLimit, idle: load.idle, needsFreshConnection: load.isOnce)
         let credentials = isAnonymous ? nil : try provider.credentials(stop: stop)
         signing.time = clock() + signing.state.clockOffset
         if let credentials {
             signing.origin = credentials.origin
             request = SigV4(service: "s3", region: signing.state.region, dialect: .s3)
-                .sign(request, with: credentials, at: signing.time)
+                .sign(request, with: credentials, at: signing.time, payload: load.sha256?.hex)
         }
         return RangeSource.Attempt(request: request) { [self, signing] response in
-            judge(response, signing, operation, accept: accept)
+            judge(response, signing, operation, accept: accept, complaint: complaint)
         }
     }
 
     private func judge(
         _ response: HTTPResponse, _ signing: Signing, _ operation: Operation,
-        accept: (HTTPResponse) -> RangeSource.Verdict
+        accept: (HTTPResponse) -> RangeSource.Verdict, complaint: (S3Problem) -> RangeSource.Verdict?
     ) -> RangeSource.Verdict {
         let problem = S3Problem(response)
         // S3 may begin with 200 before it knows that it will fail; the document then says so.
@@ -99,7 +145,7 @@ final class S3Session: Sendable {
             return accept(response)
         }
         let decision = state.withLock { state in
-            let decision = decide(problem, signing, operation, &state)
+            let decision = decide(problem, signing, operation, &state, complaint)
             // Before anybody can sign as the new generation: else another connection would sign with the old keys, be refused,
             // and take the fresh ones for refused.
             if decision.isRefused { provider.invalidate() }
@@ -118,12 +164,14 @@ final class S3Session: Sendable {
     }
 
     /// What a complaint means, given what the request was signed with and what is known by now.
-    private func decide(_ problem: S3Problem, _ signing: Signing, _ operation: Operation, _ state: inout State)
-        -> Decision
-    {
+    private func decide(
+        _ problem: S3Problem, _ signing: Signing, _ operation: Operation, _ state: inout State,
+        _ complaint: (S3Problem) -> RangeSource.Verdict?
+    ) -> Decision {
         if problem.isRegion { return region(problem, signing, operation, &state) }
         if let decision = skew(problem, signing, operation, &state) { return decision }
         if problem.isCredentials { return credentials(problem, signing, operation, &state) }
+        if let verdict = complaint(problem) { return Decision(verdict: verdict) }
         if problem.isLater {
             return Decision(
                 verdict: .later(
@@ -199,14 +247,15 @@ final class S3Session: Sendable {
         let object = shown(operation)
         switch problem.code {
         case "NoSuchBucket": return .noSuchBucket(bucket: bucket, requestID: problem.requestID)
-        case "NoSuchKey", "NoSuchVersion": return .absent(object: object)
+        case "NoSuchKey" where !operation.isWriting, "NoSuchVersion" where !operation.isWriting:
+            return .absent(object: object)
         case "SignatureDoesNotMatch", "InvalidSecurity": return refused(problem, signing, operation)
         default: break
         }
         switch problem.status {
         // A delete marker asked by its version answers 405.
-        case 404, 405: return .absent(object: object)
-        case 412, 416: return .replaced(object: object)
+        case 404 where !operation.isWriting, 405 where !operation.isWriting: return .absent(object: object)
+        case 412 where !operation.isWriting, 416 where !operation.isWriting: return .replaced(object: object)
         case 401, 403:
             return .accessDenied(
                 action: operation.action, object: object, code: problem.shownCode, requestID: problem.requestID,
@@ -218,6 +267,7 @@ final class S3Session: Sendable {
                     action: operation.action, object: object, code: problem.shownCode, requestID: problem.requestID,
                     credentials: who(signing))
             }
+            if operation.isWriting { return .cannotUpload(object: object, reason: problem.told) }
             return .unexpectedAnswer(
                 object: object,
                 reason: problem.shownCode + (problem.message.isEmpty ? "" : ": \(problem.message)"))
@@ -231,7 +281,8 @@ final class S3Session: Sendable {
     private func shown(_ operation: Operation) -> String {
         switch operation {
         case .list: "s3://\(bucket)/"
-        case .read(let key, _): object(key)
+        case .copy(_, let source, _): object(source)
+        case .read(let key, _), .put(let key), .abort(let key), .remove(let key): object(key)
         }
     }
 }

@@ -1,6 +1,6 @@
 public import HostSystem
 
-/// A bucket of S3, or of a server that speaks its protocol. Reading alone: what amorce needs on a front.
+/// A bucket of S3, or of a server that speaks its protocol. How objects are put into it is told in `S3Upload.swift`.
 ///
 /// Every request is signed (SigV4) unless the store is anonymous or there are no credentials. A wrong region, a wrong
 /// clock and expired credentials are each corrected once; "slow down" and broken connections are retried; everything
@@ -10,8 +10,8 @@ public struct S3Store: ObjectStore {
     static let mostKeys = 1_000_000
 
     public let location: String
-    private let session: S3Session
-    private let exchange: Exchange
+    let session: S3Session
+    let exchange: Exchange
     private let options: StoreOptions
 
     /// Throws `StoreError.noRegion` or `badSetting` where the options give no complete address.
@@ -61,6 +61,11 @@ public struct S3Store: ObjectStore {
     }
 
     public func stat(key: String, stop: StopFlag) throws -> StoredObject? {
+        try look(key: key, stop: stop).map { try described(key, $0) }
+    }
+
+    /// An answer with the headers of the object's present state, or nil where there is none.
+    func look(key: String, stop: StopFlag) throws -> HTTPResponse? {
         let object = session.object(key)
         let head = try answer(object, stop: stop) {
             let attempt = try session.attempt(.read(key: key, version: nil), method: "HEAD", stop: stop)
@@ -70,20 +75,19 @@ public struct S3Store: ObjectStore {
                     ? attempt.judge(response) : .accept
             }
         }
-        if head.status == 200 { return try described(key, head) }
+        if head.status == 200 { return head }
         do {
-            let first = try answer(object, stop: stop) {
+            return try answer(object, stop: stop) {
                 try session.attempt(
                     .read(key: key, version: nil), headers: [("Range", RangeSource.header(0..<1))], bodyLimit: 64 << 10,
                     stop: stop)
             }
-            return try described(key, first)
         } catch StoreError.absent {
             return nil
         }
     }
 
-    private func described(_ key: String, _ response: HTTPResponse) throws -> StoredObject {
+    func described(_ key: String, _ response: HTTPResponse) throws -> StoredObject {
         let total = response.header("Content-Range").flatMap { $0.split(separator: "/").last }.flatMap { Int64($0) }
         guard let etag = response.header("ETag"),
             let size = total ?? response.header("Content-Length").flatMap({ Int64($0) })
@@ -161,14 +165,18 @@ public struct S3Store: ObjectStore {
         return .accept
     }
 
-    private func answer(
-        _ object: String, limit: Int = 8 << 20, stop: StopFlag, attempt: () throws -> RangeSource.Attempt
+    /// `doubt` notes whether the store may have done what it was asked, whatever the end of it is.
+    func answer(
+        _ object: String, limit: Int = 8 << 20, stop: StopFlag, doubt: Doubt? = nil,
+        attempt: () throws -> RangeSource.Attempt
     ) throws -> HTTPResponse {
         try exchange.answer(object, stop: stop) { failure in
+            if failure.mayHaveArrived { doubt?.note() }
             if case .tooLarge = failure.kind { return StoreError.tooLarge(object: object, limit: limit) }
             return StoreError.unreachable(object: object, failure)
         } attempt: {
-            try attempt()
+            let attempt = try attempt()
+            return doubt?.watching(attempt) ?? attempt
         }
     }
 }

@@ -30,6 +30,12 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     case unreachable(object: String, HTTPFailure)
     /// What came back is no answer of such a store: a captive portal's page, a wrong document.
     case unexpectedAnswer(object: String, reason: String)
+    /// The store does not take what it was sent, and says why.
+    case cannotUpload(object: String, reason: String)
+    /// The store has forgotten the upload, or another writer was in its way: it can only be begun again.
+    case uploadLost(object: String, reason: String)
+    /// The answer that would tell whether the object was stored did not come, and looking for it did not help.
+    case outcomeUnknown(object: String, reason: String)
     /// The listing repeats itself.
     case endlessListing(location: String)
     /// A setting that no store can be made of.
@@ -46,7 +52,9 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The service cannot be reached, or gives no usable answer now: exit status 69.
     public var isUnreachable: Bool {
         switch self {
-        case .unavailable, .unreachable, .unexpectedAnswer, .tooManyRedirects, .redirected, .clockSkew: true
+        case .unavailable, .unreachable, .unexpectedAnswer, .tooManyRedirects, .redirected, .clockSkew, .uploadLost,
+            .outcomeUnknown:
+            true
         default: false
         }
     }
@@ -63,7 +71,7 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
         switch self {
         case .accessDenied(let action, let object, let code, let request, let credentials):
             "\(object): access denied (\(Self.told(code, request))); \(credentials) do not allow \(action)"
-                + (action == "s3:ListBucket" ? "" : ", or nothing has that name and s3:ListBucket is missing")
+                + (action.hasPrefix("s3:GetObject") ? ", or nothing has that name and s3:ListBucket is missing" : "")
         case .credentialsRefused(let object, let code, let request, let credentials):
             "\(object): \(credentials) were refused (\(Self.told(code, request)))"
         case .noSuchBucket(let bucket, let request):
@@ -84,6 +92,9 @@ public enum StoreError: Error, Sendable, Equatable, CustomStringConvertible {
             "\(object): the service is not available (status \(status), \(Self.told(code, request)))"
         case .unreachable(let object, let failure): "\(object): \(failure)"
         case .unexpectedAnswer(let object, let reason): "\(object): not the answer of such a store: \(reason)"
+        case .cannotUpload(let object, let reason): "\(object): the store does not take it: \(reason)"
+        case .uploadLost(let object, let reason): "\(object): the upload must be begun again: \(reason)"
+        case .outcomeUnknown(let object, let reason): "\(object): it is not known whether it was stored: \(reason)"
         case .endlessListing(let location): "\(location): the listing has no end"
         case .badSetting(let reason): reason
         }

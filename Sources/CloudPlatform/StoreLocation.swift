@@ -139,4 +139,21 @@ public enum Stores {
         case .file: FolderStore(folder: location.root)
         }
     }
+
+    /// The store that `location` names, to be written to. Throws `StoreError`; `badSetting` for a web server.
+    public static func makeWritable(
+        _ location: StoreLocation, options: StoreOptions, credentials: any CredentialProvider,
+        transport: any HTTPTransport, log: Log
+    ) throws -> any WritableStore {
+        switch location.scheme {
+        case .s3:
+            return try S3Store(
+                bucket: location.root, options: options, credentials: credentials, transport: transport, log: log)
+        case .web:
+            throw StoreError.badSetting(
+                "\(location): a web server can only be read from; backups are put into s3://bucket/prefix/ or file:///folder/"
+            )
+        case .file: return FolderStore(folder: location.root)
+        }
+    }
 }

@@ -1,5 +1,19 @@
 /// The content transfer encodings of RFC 2045, section 6, strictly: where a byte cannot be, the answer is nil and not a guess.
 enum TransferEncoding {
+    /// Base64 with padding and without line breaks, as headers carry it.
+    static func encodedBase64(_ bytes: [UInt8]) -> String {
+        let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+        var result: [UInt8] = []
+        for start in stride(from: 0, to: bytes.count, by: 3) {
+            let group = bytes[start..<min(start + 3, bytes.count)]
+            let bits = group.reduce(0) { $0 << 8 | Int($1) } << (8 * (3 - group.count))
+            for place in 0..<4 {
+                result.append(place <= group.count ? alphabet[bits >> (18 - 6 * place) & 63] : UInt8(ascii: "="))
+            }
+        }
+        return String(decoding: result, as: UTF8.self)
+    }
+
     /// Line breaks and blanks anywhere are skipped, padding may be missing at the very end; anything else is no base64.
     static func base64(_ bytes: some Sequence<UInt8>) -> [UInt8]? {
         var result: [UInt8] = []

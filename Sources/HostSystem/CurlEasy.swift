@@ -70,11 +70,19 @@ class CurlEasy {
     private var headSize = 0
     private(set) var isPaused = false
     private let lookupHost: String
+    /// Read from where it is, piece by piece: a part of a backup is tens of megabytes.
+    private let body: [UInt8]
+    private var bodySent = 0
+    private let idle: Duration?
+    private let timeout: Duration?
 
     /// Sets everything but the total timeout, which `timeout` gives where there is one.
     init(_ request: HTTPRequest, settings: CurlSettings, timeout: Duration?) throws {
         url = request.url
         lookupHost = Self.host(of: request.url)
+        body = request.body ?? []
+        idle = request.idle
+        self.timeout = timeout
         guard CurlLibrary.isReady, let handle = curl_easy_init() else {
             throw HTTPFailure(.other, url: request.url, detail: "libcurl cannot be initialised")
         }
@@ -90,7 +98,7 @@ class CurlEasy {
         errorText.deallocate()
     }
 
-    /// Called with each piece of the body, whatever the status.
+    /// Called with each piece of the answer's body, whatever the status.
     func receive(_ bytes: UnsafeRawBufferPointer) -> Taken { .all }
 
     func resume() {
@@ -130,6 +138,12 @@ class CurlEasy {
         set(CURLOPT_BUFFERSIZE, 128 << 10)
         set(CURLOPT_CONNECTTIMEOUT_MS, Self.milliseconds(request.connectTimeout))
         if let timeout { set(CURLOPT_TIMEOUT_MS, Self.milliseconds(timeout)) }
+        if let idle = request.idle {
+            // Both directions count as speed.
+            set(CURLOPT_LOW_SPEED_LIMIT, 1)
+            set(CURLOPT_LOW_SPEED_TIME, max(1, Int(idle.inSeconds)))
+        }
+        if request.needsFreshConnection { set(CURLOPT_FRESH_CONNECT, 1) }
         if scheme == "https" {
             do {
                 set(CURLOPT_CAINFO, try settings.certificates().path)
@@ -154,13 +168,10 @@ class CurlEasy {
         if request.method == "HEAD" {
             set(CURLOPT_NOBODY, 1)
         } else if request.body != nil || request.method == "POST" || request.method == "PUT" {
-            let body = request.body ?? []
+            // A POST whose body is asked for through a callback; the method's name is the request's own.
+            set(CURLOPT_POST, 1)
             _ = amorce_curl_set_offset(handle, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(body.count))
-            // The size comes first: libcurl copies that many bytes. An empty body still needs an address.
-            (body.isEmpty ? [0] : body).withUnsafeBytes { bytes in
-                _ = amorce_curl_set_pointer(
-                    handle, CURLOPT_COPYPOSTFIELDS, UnsafeMutableRawPointer(mutating: bytes.baseAddress))
-            }
+            if body.count > 256 << 10 { set(CURLOPT_UPLOAD_BUFFERSIZE, 256 << 10) }
             set(CURLOPT_CUSTOMREQUEST, request.method)
         } else if request.method != "GET" {
             set(CURLOPT_CUSTOMREQUEST, request.method)
@@ -195,6 +206,7 @@ class CurlEasy {
 
     private func setCallbacks() {
         let context = Unmanaged.passUnretained(self).toOpaque()
+        setBodyCallbacks()
         _ = amorce_curl_set_pointer(handle, CURLOPT_PRIVATE, context)
         _ = amorce_curl_set_pointer(handle, CURLOPT_WRITEDATA, context)
         _ = amorce_curl_set_pointer(handle, CURLOPT_HEADERDATA, context)
@@ -214,6 +226,36 @@ class CurlEasy {
                 return Int(CURL_WRITEFUNC_PAUSE)
             }
         }
+    }
+
+    private func setBodyCallbacks() {
+        let context = Unmanaged.passUnretained(self).toOpaque()
+        _ = amorce_curl_set_pointer(handle, CURLOPT_READDATA, context)
+        _ = amorce_curl_set_pointer(handle, CURLOPT_SEEKDATA, context)
+        _ = amorce_curl_set_data_callback(handle, CURLOPT_READFUNCTION) { room, size, count, context in
+            guard let room, let context else { return 0 }
+            let easy = Unmanaged<CurlEasy>.fromOpaque(context).takeUnretainedValue()
+            return easy.giveBody(UnsafeMutableRawBufferPointer(start: room, count: size * count))
+        }
+        // libcurl begins a body again when a kept connection turns out to be dead.
+        _ = amorce_curl_set_seek_callback(handle, CURLOPT_SEEKFUNCTION) { context, offset, origin in
+            guard let context, origin == SEEK_SET else { return CURL_SEEKFUNC_CANTSEEK }
+            let easy = Unmanaged<CurlEasy>.fromOpaque(context).takeUnretainedValue()
+            return easy.rewind(to: Int(offset)) ? CURL_SEEKFUNC_OK : CURL_SEEKFUNC_FAIL
+        }
+    }
+
+    private func giveBody(_ room: UnsafeMutableRawBufferPointer) -> Int {
+        let count = min(room.count, body.count - bodySent)
+        body.withUnsafeBytes { room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[bodySent..<bodySent + count])) }
+        bodySent += count
+        return count
+    }
+
+    private func rewind(to offset: Int) -> Bool {
+        guard (0...body.count).contains(offset) else { return false }
+        bodySent = offset
+        return true
     }
 
     private func takeHeader(_ bytes: UnsafeRawBufferPointer) -> Bool {
@@ -259,7 +301,11 @@ class CurlEasy {
             }
         case CURLE_OPERATION_TIMEDOUT:
             if microseconds(CURLINFO_NAMELOOKUP_TIME_T) == 0 { return .nameServerFailed }
-            return microseconds(CURLINFO_PRETRANSFER_TIME_T) == 0 ? .connectTimeout : .timeout
+            if microseconds(CURLINFO_PRETRANSFER_TIME_T) == 0 { return .connectTimeout }
+            if let idle, timeout.map({ Double(microseconds(CURLINFO_TOTAL_TIME_T)) < $0.inSeconds * 1e6 }) ?? true {
+                return .stalled(idle)
+            }
+            return .timeout
         case CURLE_RECV_ERROR, CURLE_SEND_ERROR, CURLE_GOT_NOTHING, CURLE_HTTP2, CURLE_HTTP2_STREAM: return .reset
         case CURLE_PARTIAL_FILE: return .truncated
         case CURLE_SSL_CACERT_BADFILE: return .tls(.other)

@@ -25,7 +25,7 @@ public final class CurlTransport: HTTPTransport {
         }
         guard code == CURLE_OK else { throw easy.failure(code) }
         // Only after a good answer: a retry after a failure gets a new connection and a fresh look-up of the name.
-        idle.withLock { if $0.count < 8 { $0.append(loop) } }
+        idle.withLock { if $0.count < 32 { $0.append(loop) } }
         return easy.response
     }
 }

@@ -27,7 +27,8 @@ public struct FolderStore: ObjectStore {
         }
     }
 
-    private let folder: String
+    /// With its trailing slash.
+    let folder: String
 
     /// An absolute path, with or without a trailing slash.
     public init(folder: String) { self.folder = folder.hasSuffix("/") ? folder : folder + "/" }
@@ -45,6 +46,7 @@ public struct FolderStore: ObjectStore {
             try stop.check()
             for name in try Files.names(in: folder + current) {
                 let key = current + name
+                if Self.isUnfinished(name) { continue }
                 guard let status = try Files.status(folder + key) else { continue }
                 if status.kind == .directory {
                     if (key + "/").hasPrefix(prefix) || prefix.hasPrefix(key + "/") { folders.append(key + "/") }
@@ -81,6 +83,14 @@ public struct FolderStore: ObjectStore {
         _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
         progress: @escaping ProgressHandler
     ) throws -> any ByteSource {
+        let file = try pinned(object)
+        return FileSource(
+            file, object: file.object(key: object.key), from: offset, memory: memory, stop: stop, progress: progress,
+            shown: shown(object.key))
+    }
+
+    /// The file of the pinned object, opened. Throws `Refusal` where it is another one by now.
+    func pinned(_ object: StoredObject) throws -> OpenFile {
         let file = try OpenFile(folder: folder, key: object.key)
         let present = file.object(key: object.key)
         // A pin without a version (a test, a manifest) is held by size and time.
@@ -88,16 +98,16 @@ public struct FolderStore: ObjectStore {
         else {
             throw Refusal.replaced(shown(object.key))
         }
-        return FileSource(
-            file, object: present, from: offset, memory: memory, stop: stop, progress: progress,
-            shown: shown(object.key))
+        return file
     }
 
-    private func shown(_ key: String) -> String { Printable.text(folder + key) }
+    func url(_ key: String) -> String { location + Printable.text(key) }
+
+    func shown(_ key: String) -> String { Printable.text(folder + key) }
 }
 
 /// A descriptor of a regular file below a folder, closed with its last reference. Belongs to one thread.
-private final class OpenFile {
+final class OpenFile {
     let descriptor: CInt
 
     init(folder: String, key: String) throws {
@@ -129,8 +139,9 @@ private final class OpenFile {
         return fstat(descriptor, &raw) == 0 ? FileStatus(raw) : nil
     }
 
-    func object(key: String) -> StoredObject {
-        let status = status
+    func object(key: String) -> StoredObject { Self.object(key: key, status) }
+
+    static func object(key: String, _ status: FileStatus?) -> StoredObject {
         let pin = status.map { "\($0.device)-\($0.inode)-\($0.modified)-\($0.size)" }
         return StoredObject(
             key: key, size: status?.size, modified: status.map { $0.modified / 1_000_000_000 }, version: pin)

@@ -8,6 +8,11 @@ public struct HTTPRequest: Sendable, CustomStringConvertible, CustomReflectable 
     public var connectTimeout: Duration
     /// Until the whole answer is here.
     public var timeout: Duration
+    /// Nothing at all sent or received for this long ends the transfer before its timeout; nil: only the timeout does.
+    public var idle: Duration?
+    /// A new connection. libcurl by itself repeats a request whose kept connection broke before the first byte of the
+    /// answer; whoever must know whether the server can have had a request twice forbids that so.
+    public var needsFreshConnection: Bool
     /// Link-local addresses (instance metadata) must never go through a proxy, whatever the environment says.
     public var allowsProxy: Bool
     /// An answer with a larger body is an error.
@@ -18,7 +23,7 @@ public struct HTTPRequest: Sendable, CustomStringConvertible, CustomReflectable 
     public init(
         _ method: String = "GET", _ url: String, headers: [(name: String, value: String)] = [], body: [UInt8]? = nil,
         connectTimeout: Duration = .seconds(5), timeout: Duration = .seconds(30), allowsProxy: Bool = true,
-        bodyLimit: Int = 8 << 20, connectTo: String? = nil
+        bodyLimit: Int = 8 << 20, connectTo: String? = nil, idle: Duration? = nil, needsFreshConnection: Bool = false
     ) {
         self.method = method
         self.url = url
@@ -29,6 +34,8 @@ public struct HTTPRequest: Sendable, CustomStringConvertible, CustomReflectable 
         self.allowsProxy = allowsProxy
         self.bodyLimit = bodyLimit
         self.connectTo = connectTo
+        self.idle = idle
+        self.needsFreshConnection = needsFreshConnection
     }
 
     /// The method and the URL without its query, which may be a signature.

@@ -65,6 +65,16 @@ public struct HTTPFailure: Error, Sendable, Equatable, CustomStringConvertible {
         }
     }
 
+    /// Whether some of the request can have reached the server: it may then have done what it was asked.
+    public var mayHaveArrived: Bool {
+        switch kind {
+        case .timeout, .stalled, .tooSlow, .reset, .truncated, .tooLarge, .malformedAnswer, .other: true
+        case .malformedRequest, .nameNotFound, .nameServerFailed, .refused, .networkUnreachable, .connectTimeout, .tls,
+            .noCertificates, .proxy:
+            false
+        }
+    }
+
     public var description: String {
         let host = String(url.split(separator: "/", maxSplits: 2).dropFirst().first ?? Substring(url))
         let what =

@@ -26,6 +26,11 @@ static inline CURLcode amorce_curl_set_data_callback(CURL *handle, CURLoption op
     return curl_easy_setopt(handle, option, value);
 }
 
+typedef int (*amorce_curl_seek_callback)(void *context, curl_off_t offset, int origin);
+static inline CURLcode amorce_curl_set_seek_callback(CURL *handle, CURLoption option, amorce_curl_seek_callback value) {
+    return curl_easy_setopt(handle, option, value);
+}
+
 static inline CURLcode amorce_curl_get_long(CURL *handle, CURLINFO info, long *value) {
     return curl_easy_getinfo(handle, info, value);
 }

@@ -29,6 +29,13 @@ int amorce_clone_file(int destination, int source);
 /// system has none.
 ssize_t amorce_copy_range(int destination, int source, size_t size);
 
+/// copy_file_range(2) between two places, nothing else: -1 with errno where the file systems cannot.
+ssize_t amorce_copy_range_at(
+    int destination, int64_t destination_offset, int source, int64_t source_offset, size_t size);
+
+/// renameat2(2) within one directory with RENAME_NOREPLACE: EEXIST where `to` is taken.
+int amorce_rename_new(int directory, const char *from, const char *to);
+
 /// pipe2(2) with O_CLOEXEC.
 int amorce_pipe(int ends[2]);
 
