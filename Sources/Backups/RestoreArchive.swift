@@ -100,28 +100,54 @@ public struct RestoreArchive: Sendable {
         _ object: StoredObject, into directory: String, options: Options, stop: StopFlag,
         progress: @escaping ProgressHandler
     ) throws -> Result {
+        if BackupKey.isFramed(object.key) {
+            return try BackupReader(store: store).restore(
+                object, into: directory, options: options, stop: stop, progress: progress)
+        }
+        let extraction = try extraction(object, options)
+        return try extract(object, options, stop) { open in
+            try ArchiveExtraction.run(into: directory, options: extraction, stop: stop, progress: progress, open: open)
+        }
+    }
+
+    /// Reads the whole object with every check that a restore has, and writes nothing. Throws as `restore`.
+    public func verify(
+        _ object: StoredObject, options: Options, stop: StopFlag, progress: @escaping ProgressHandler
+    ) throws -> Result {
+        if BackupKey.isFramed(object.key) {
+            return try BackupReader(store: store).verify(
+                object, threads: options.threads, memory: options.memory, stop: stop, progress: progress)
+        }
+        let extraction = try extraction(object, options)
+        return try extract(object, options, stop) { open in
+            try ArchiveExtraction.verify(options: extraction, stop: stop, progress: progress, open: open)
+        }
+    }
+
+    private func extraction(_ object: StoredObject, _ options: Options) throws -> ArchiveExtraction.Options {
         guard let format = ArchiveFormat(name: object.key) else {
             throw RestoreError.unsupported(
                 key: object.key, reason: "its name ends in none of \(ArchiveFormat.allSuffixes.joined(separator: " "))",
                 entry: nil)
         }
         if object.size == 0 { throw RestoreError.badArchive(key: object.key, reason: "it is empty", entry: nil) }
-        if BackupKey.isFramed(object.key) {
-            return try BackupReader(store: store).restore(
-                object, into: directory, options: options, stop: stop, progress: progress)
-        }
         var extraction = ArchiveExtraction.Options(format: format, size: object.size)
         extraction.stripComponents = options.stripComponents
         extraction.owner = options.owner.map { (owner: $0.0, group: $0.1) }
         extraction.limits = options.limits
         extraction.expectedSHA256 = options.expectedSHA256
-        log.detail("unpacking \(Printable.text(object.key)), \(format.rawValue), into \(Printable.text(directory))")
+        extraction.threads = options.threads
+        log.detail("reading \(Printable.text(object.key)), \(format.rawValue)")
+        return extraction
+    }
+
+    private func extract(
+        _ object: StoredObject, _ options: Options, _ stop: StopFlag,
+        _ body: ((Int64) throws -> any ByteSource) throws -> ArchiveExtraction.Result
+    ) throws -> Result {
         let done: ArchiveExtraction.Result
         do {
-            done = try ArchiveExtraction.run(into: directory, options: extraction, stop: stop, progress: progress) {
-                offset in
-                try store.open(object, from: offset, memory: options.memory, stop: stop) { _ in }
-            }
+            done = try body { try store.open(object, from: $0, memory: options.memory, stop: stop) { _ in } }
         } catch let error as ArchiveError {
             throw Self.restoreError(error, key: object.key)
         }

@@ -19,6 +19,7 @@ public struct DeltaSettings: Sendable, Equatable {
     public var knownHosts: String?
     /// A file that must lie in the source, with the app's name as its first line.
     public var marker: String
+    public static let defaultMarker = ".amorce-site"
     /// rsync patterns of what is neither brought nor deleted.
     public var exclude: [String]
     public var whenUnreachable: WhenUnreachable
@@ -29,7 +30,7 @@ public struct DeltaSettings: Sendable, Equatable {
 
     public init(
         from: String, user: String? = nil, password: Secret? = nil, sshKey: String? = nil, knownHosts: String? = nil,
-        marker: String = ".amorce-site", exclude: [String] = [], whenUnreachable: WhenUnreachable = .serveBackup,
+        marker: String = DeltaSettings.defaultMarker, exclude: [String] = [], whenUnreachable: WhenUnreachable = .serveBackup,
         refuseDeletingMoreThan: Double = 0.2, stallAfter: Duration = .seconds(60),
         connectTimeout: Duration = .seconds(10)
     ) {

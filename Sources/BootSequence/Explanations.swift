@@ -96,6 +96,35 @@ extension RestoreError: ExplainedError {
     }
 }
 
+extension StoreConflict: ExplainedError {
+    var retryCanHelp: Bool { true }
+    var advice: String? { "another backup began in the same second; run it again" }
+}
+
+extension CreateBackup.Empty: ExplainedError {
+    var exitStatus: ExitStatus { .badInput }
+    var advice: String? { "check `--from`, the patterns, and that the folder's disk is mounted" }
+}
+
+extension ExclusionPatterns.Invalid: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+    var advice: String? { "patterns are written as in .gitignore" }
+}
+
+extension RetentionPolicy.Invalid: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+}
+
+extension BackupWork.NothingLive: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+    var advice: String? { "name a folder with --from" }
+}
+
+extension BackupWork.NoApp: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+    var advice: String? { "give --app, or write the name into \(DeltaSettings.defaultMarker) in the folder" }
+}
+
 extension BackupChoiceProblem: ExplainedError {
     var advice: String? { "check that the backup job has run, and `backup.newest-within`" }
 }

@@ -11,7 +11,31 @@ struct StoreAccess {
     let transport: any HTTPTransport
     let log: Log
 
+    /// For a command outside of any front. Only a bucket may need to know who this instance is: for its region and its role.
+    static func standalone(
+        _ location: StoreLocation, _ settings: BackupSettings, options: RunOptions, transport: any HTTPTransport,
+        log: Log, stop: StopFlag
+    ) throws -> StoreAccess {
+        let environment = options.sources.environment
+        if location.scheme == .s3, !settings.isAnonymous, environment["AWS_ACCESS_KEY_ID"] == nil {
+            return try Front.identify(options, transport: transport, log: log, stop: stop).access
+        }
+        return StoreAccess(
+            layout: options.layout, environment: environment,
+            identity: InstanceIdentity(platform: .none, id: ""), service: nil, transport: transport, log: log)
+    }
+
     func store(_ location: StoreLocation, _ settings: BackupSettings?) throws -> any ObjectStore {
+        try Stores.make(
+            location, options: storeOptions(settings), credentials: credentials, transport: transport, log: log)
+    }
+
+    func writableStore(_ location: StoreLocation, _ settings: BackupSettings) throws -> any WritableStore {
+        try Stores.makeWritable(
+            location, options: storeOptions(settings), credentials: credentials, transport: transport, log: log)
+    }
+
+    private func storeOptions(_ settings: BackupSettings?) -> StoreOptions {
         var options = StoreOptions(environment: environment)
         options.region =
             settings?.region ?? environment["AWS_REGION"] ?? environment["AWS_DEFAULT_REGION"] ?? identity.region
@@ -21,10 +45,13 @@ struct StoreAccess {
             options.connections = settings.connections
             options.memory = settings.memory
         }
-        let credentials = CredentialChain(
+        return options
+    }
+
+    private var credentials: CredentialChain {
+        CredentialChain(
             environment: environment, platform: identity.platform,
             role: service.map { RoleCredentials(metadata: $0, log: log) }, log: log)
-        return try Stores.make(location, options: options, credentials: credentials, transport: transport, log: log)
     }
 
     /// A small text that the settings `include:`.

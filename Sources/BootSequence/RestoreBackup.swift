@@ -34,6 +34,22 @@ struct RestoreBackup {
         ).map { Candidate(object: $0.object, time: $0.time) }
     }
 
+    /// The object that would be restored now.
+    func pinned(stop: StopFlag) throws -> StoredObject {
+        guard let candidate = try candidates(stop: stop).first else {
+            throw NotThere(location: location.description)
+        }
+        return try pinned(candidate, stop: stop)
+    }
+
+    /// A listing pins nothing: the object is asked for its version and ETag once more, and read as exactly that.
+    private func pinned(_ candidate: Candidate, stop: StopFlag) throws -> StoredObject {
+        guard let object = try store.stat(key: candidate.object.key, stop: stop) else {
+            throw StoreError.removed(object: candidate.object.key)
+        }
+        return object
+    }
+
     /// Restores into `directory`, which exists and is empty. A backup that vanishes or is replaced while it is read is given
     /// up for what the store has by then, twice at the most.
     func restore(
@@ -62,13 +78,11 @@ struct RestoreBackup {
     private func restore(
         _ candidate: Candidate, into directory: String, stop: StopFlag, progress: @escaping ProgressHandler
     ) throws -> ReleaseRecord.Backup {
-        // A listing pins nothing: the object is asked for its version and ETag once more, and read as exactly that.
-        guard let object = try store.stat(key: candidate.object.key, stop: stop) else {
-            throw StoreError.removed(object: candidate.object.key)
-        }
+        let object = try pinned(candidate, stop: stop)
         let restore = RestoreArchive(store: store, log: log)
         var options = RestoreArchive.Options()
         options.memory = settings.memory
+        options.threads = settings.threads
         options.stripComponents = settings.stripComponents
         options.owner = owner
         options.expectedSHA256 = try restore.checksumBeside(object, stop: stop)

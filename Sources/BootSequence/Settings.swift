@@ -11,6 +11,8 @@ public struct BackupSettings: Sendable, Equatable {
     public var connections = 8
     public var memory = ByteCount(32 << 20)
     public var stripComponents = 0
+    /// That unpack and write; as many as there are processors where it is not set.
+    public var threads = max(1, Host.processors)
 
     public init(from: String) { self.from = from }
 }
@@ -129,6 +131,7 @@ extension Settings {
             backup.memory = memory
         }
         backup.stripComponents = section.integer("strip-components", 0...32) ?? 0
+        if let threads = section.integer("threads", 1...256) { backup.threads = threads }
         return from == nil ? nil : backup
     }
 

@@ -70,7 +70,9 @@ public struct StandaloneRestore {
         try Files.removeTree(staging)
         try Files.makeNewDirectory(staging, mode: 0o700)
         do {
-            let store = try access(location, backup).store(location, backup)
+            let store = try StoreAccess.standalone(
+                location, backup, options: options, transport: transport, log: recorder.log, stop: stop
+            ).store(location, backup)
             let step = RestoreBackup(
                 settings: backup, location: location, store: store, owner: account, log: recorder.log)
             let restored = try step.restore(into: staging, stop: stop, progress: recorder.progress(of: .restore))
@@ -83,16 +85,5 @@ public struct StandaloneRestore {
             try? Files.removeTree(staging)
             throw error
         }
-    }
-
-    /// Only a bucket may need to know who this instance is: for its region and its role.
-    private func access(_ location: StoreLocation, _ backup: BackupSettings) throws -> StoreAccess {
-        let environment = options.sources.environment
-        if location.scheme == .s3, !backup.isAnonymous, environment["AWS_ACCESS_KEY_ID"] == nil {
-            return try Front.identify(options, transport: transport, log: recorder.log, stop: stop).1
-        }
-        return StoreAccess(
-            layout: options.layout, environment: environment,
-            identity: InstanceIdentity(platform: .none, id: ""), service: nil, transport: transport, log: recorder.log)
     }
 }

@@ -113,3 +113,9 @@ int amorce_own_umask(void) {
     umask(0);
     return 0;
 }
+
+int amorce_processors(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}

@@ -334,8 +334,7 @@ private final class FrameWork: @unchecked Sendable {
 
     /// One thread's work.
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]) throws {
-        // A mode is given at open(2), and nothing is left to chmod.
-        let ownsUmask = amorce_own_umask() == 0 && !root.hasDefaultACL
+        let ownsUmask = root.takeOwnUmask()
         var writer = TreeWriter(root, replacesEarlier: true, lostModeBits: ownsUmask ? 0 : nil)
         let reader = try ZstdFrameReader()
         let unpacked = PackBuffer(room: 3 << 20)

@@ -17,6 +17,9 @@ public enum Host {
     /// Seconds since 1970 by the wall clock. For stamps and ages only; waits use the monotonic clock.
     public static var now: Int64 { Int64(time(nil)) }
 
+    /// Processors that this process may run on (sched_getaffinity(2)).
+    public static var processors: Int { max(1, Int(amorce_processors())) }
+
     public static func randomHex(bytes count: Int) -> String {
         var bytes = [UInt8](repeating: 0, count: count)
         precondition(amorce_random(&bytes, count) == 0, "getrandom failed: the kernel has no entropy source")

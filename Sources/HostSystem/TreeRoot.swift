@@ -16,7 +16,7 @@ final class TreeRoot: Sendable {
     let owner: Ownership?
     /// What openat's mode loses: the umask, and all of it where a default ACL decides (acl(5)).
     let lostModeBits: UInt32
-    let hasDefaultACL: Bool
+    private let hasDefaultACL: Bool
 
     /// - Parameter owner: of everything that is made; looked at only when the process may give files away.
     /// - Parameter isEmpty: false where an earlier run of the same restore may have left a part of it.
@@ -103,6 +103,10 @@ final class TreeRoot: Sendable {
     func setTime(_ modified: timespec) throws(HostError) {
         if futimens(descriptor, [Self.omitted, modified]) != 0 { throw HostError("futimens", path, errno: errno) }
     }
+
+    /// Makes the calling thread's umask 0, so that a mode is given at open(2) and nothing is left to chmod. False where it is not
+    /// to be had, or something else than the umask decides.
+    func takeOwnUmask() -> Bool { !hasDefaultACL && amorce_own_umask() == 0 }
 
     /// Puts everything on disk: one syncfs(2) in place of an fsync for each file.
     func synchronize() throws(HostError) {

@@ -17,6 +17,7 @@ struct Amorce: ParsableCommand {
         version: BuildInformation.description,
         subcommands: [
             Boot.self, Sync.self, Plan.self, Render.self, RollbackCommand.self, Status.self, Restore.self,
+            BackupCommand.self, Verify.self, BackupsCommand.self,
             SettingsCommand.self, Recover.self, Rehearse.self,
         ])
 

@@ -6,6 +6,11 @@ extension Console.Format: ExpressibleByArgument {}
 
 /// How option values of types from elsewhere are read.
 enum OptionValue {
+    /// A URL as it is, or a path of this host as one.
+    static func address(_ text: String) -> String {
+        text.contains("://") ? text : "file://" + GlobalOptions.absolute(text)
+    }
+
     static func duration(_ text: String) throws -> Duration {
         guard let duration = Duration(parsing: text) else {
             throw ValidationError("'\(text)' is no duration such as 90s or 10m")

@@ -14,28 +14,18 @@ struct Restore: ParsableCommand {
     @OptionGroup var options: GlobalOptions
     @Option(help: ArgumentHelp("s3://, https:// or file:// address, or a path.", valueName: "url")) var from: String
     @Option(help: ArgumentHelp("The folder.", valueName: "dir")) var to: String
-    @Option(help: "The bucket's region; else AWS_REGION, else the instance's.") var region: String?
-    @Option(help: "Address of an S3-compatible store.") var endpoint: String?
+    @OptionGroup var store: StoreArguments
     @Option(help: "Leading path components to drop, as tar's option.") var stripComponents = 0
-    @Option(help: "Requests in flight.") var connections = 8
-    @Option(help: "All download buffers together, such as 32MiB.", transform: OptionValue.amount)
-    var memory = ByteCount(32 << 20)
     @Option(help: "Owner of everything restored, as user:group.") var owner: String?
     @Flag(help: "Print the result as JSON.") var json = false
 
     func validate() throws {
         guard (0...32).contains(stripComponents) else { throw ValidationError("--strip-components is from 0 to 32") }
-        guard (1...64).contains(connections) else { throw ValidationError("--connections is from 1 to 64") }
-        guard memory.value >= 4 << 20 else { throw ValidationError("--memory is at least 4MiB") }
     }
 
     func run() throws {
-        var backup = BackupSettings(from: from.contains("://") ? from : "file://" + GlobalOptions.absolute(from))
-        backup.region = region
-        backup.endpoint = endpoint
+        var backup = store.settings(from)
         backup.stripComponents = stripComponents
-        backup.connections = connections
-        backup.memory = memory
         let console = options.console(keepsLog: false)
         let request = backup
         let target = GlobalOptions.absolute(to)

@@ -71,4 +71,7 @@ int amorce_syncfs(int descriptor);
 // Gives the calling thread a umask of its own (unshare(2), CLONE_FS), and sets it to 0. Nonzero where the kernel does not let it.
 int amorce_own_umask(void);
 
+// How many processors this process may run on.
+int amorce_processors(void);
+
 #endif
