@@ -26,6 +26,7 @@ let staticLibraries: [LinkerSetting] =
     ? [
         "curl", "nghttp2", "psl", "idn2", "unistring", "ssh2", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
         "nettle", "gmp", "zstd", "lzma", "bz2", "lz4", "gcrypt", "gpg-error", "expat", "z",
+        "isal",
     ].map { .linkedLibrary($0) } : []
 
 let package = Package(
@@ -39,6 +40,7 @@ let package = Package(
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
         .target(name: "CArchive", linkerSettings: [.linkedLibrary("archive")]),
         .target(name: "CZlib", linkerSettings: [.linkedLibrary("z")]),
+        .target(name: "CIsal", linkerSettings: [.linkedLibrary("isal")]),
         .target(name: "CZstd", linkerSettings: [.linkedLibrary("zstd")]),
         .target(name: "CLzma", linkerSettings: [.linkedLibrary("lzma")]),
         .target(name: "CBzip2", linkerSettings: [.linkedLibrary("bz2")]),
@@ -53,7 +55,7 @@ let package = Package(
         .target(
             name: "HostSystem",
             dependencies: [
-                "CCurl", "CArchive", "CZlib", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
+                "CCurl", "CArchive", "CZlib", "CIsal", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
                 "CBuild",
             ],
             swiftSettings: common),
