@@ -26,7 +26,6 @@ let staticLibraries: [LinkerSetting] =
     ? [
         "curl", "nghttp2", "psl", "idn2", "unistring", "ssh2", "ssl", "crypto", "brotlidec", "brotlicommon", "archive",
         "nettle", "gmp", "zstd", "lzma", "bz2", "lz4", "gcrypt", "gpg-error", "expat", "z",
-        "isal",
     ].map { .linkedLibrary($0) } : []
 
 let package = Package(

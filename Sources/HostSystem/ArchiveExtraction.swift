@@ -1,5 +1,5 @@
-/// Unpacks one archive into an empty directory as its bytes arrive: hash, decompress and check on a thread of its own, names
-/// and files on the calling one. Nothing is written outside the directory, whatever the archive holds; when it throws, the
+/// Unpacks one archive into an empty directory as its bytes arrive: read and hash on one thread, decompress and check on another,
+/// names and files on the calling one. Nothing is written outside the directory, whatever the archive holds; when it throws, the
 /// directory holds a part of the archive, and the caller removes it.
 ///
 /// Success means that every byte of the object was read and hashed, every check of the compression format and of the archive's
@@ -53,8 +53,11 @@ public enum ArchiveExtraction {
             try stored.begin(open(0))
             let head = HeadSource(stored)
             try check(head, is: options.format)
-            decoder = DecoderSource(options.format, head, limits: options.limits)
             var plain = head
+            // What is compressed is read and hashed ahead of the decoder.
+            if options.format != .tar {
+                decoder = DecoderSource(options.format, try ReadAheadSource(head), limits: options.limits)
+            }
             if let decoder {
                 plain = HeadSource(decoder)
                 try check(plain, is: .tar, inside: options.format)
