@@ -39,6 +39,7 @@ let package = Package(
         .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
         .target(name: "CArchive", linkerSettings: [.linkedLibrary("archive")]),
         .target(name: "CZlib", linkerSettings: [.linkedLibrary("z")]),
+        .target(name: "CIsal", linkerSettings: [.linkedLibrary("isal")]),
         .target(name: "CZstd", linkerSettings: [.linkedLibrary("zstd")]),
         .target(name: "CLzma", linkerSettings: [.linkedLibrary("lzma")]),
         .target(name: "CBzip2", linkerSettings: [.linkedLibrary("bz2")]),
@@ -53,7 +54,7 @@ let package = Package(
         .target(
             name: "HostSystem",
             dependencies: [
-                "CCurl", "CArchive", "CZlib", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
+                "CCurl", "CArchive", "CZlib", "CIsal", "CZstd", "CLzma", "CBzip2", "COpenSSL", "CExpat", "CLinux",
                 "CBuild",
             ],
             swiftSettings: common),

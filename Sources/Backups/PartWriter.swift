@@ -28,7 +28,7 @@ final class PartWriter {
     func copy(_ run: Range<Int64>, of object: StoredObject) throws {
         var start = run.lowerBound
         while start < run.upperBound {
-            var end = min(run.upperBound, start + rules.largest)
+            var end = start + min(run.upperBound - start, rules.largest)
             // No rest that would be too small.
             if end < run.upperBound && run.upperBound - end < rules.smallest { end = run.upperBound - rules.smallest }
             number += 1

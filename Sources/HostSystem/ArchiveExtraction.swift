@@ -121,7 +121,10 @@ public enum ArchiveExtraction {
             try stored.begin(open(0))
             let head = HeadSource(stored)
             try check(head, is: options.format)
-            decoder = DecoderSource(options.format, head, limits: options.limits)
+            // What is compressed is read and hashed ahead of the decoder.
+            decoder =
+                options.format == .tar
+                ? nil : DecoderSource(options.format, try ReadAheadSource(head), limits: options.limits)
             var plain = head
             if let decoder {
                 plain = HeadSource(decoder)

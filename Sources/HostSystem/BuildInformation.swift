@@ -1,6 +1,7 @@
 internal import CArchive
 internal import CBuild
 internal import CCurl
+internal import CIsal
 internal import COpenSSL
 internal import CZlib
 
@@ -15,12 +16,13 @@ public enum BuildInformation {
         public static let target = "aarch64-linux-gnu"
     #endif
 
-    /// One line a library, each with its version as the library itself tells it.
+    /// One line a library, each with its version as the library itself tells it, or as its headers do where it does not.
     public static var libraries: [String] {
         [
             curl,
             String(cString: archive_version_details()),
             "zlib " + String(cString: zlibVersion()),
+            "ISA-L " + String(cString: amorce_isal_version()),
             String(cString: OpenSSL_version(OPENSSL_VERSION)),
         ]
     }

@@ -16,7 +16,7 @@ final class ZipReader: EntryReader {
     private let records: [Int]
     private var nextRecord = 0
     private var current: Record?
-    private let deflate = ZlibCodec.deflate()
+    private let deflate = DeflateCodec()
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 4096)
     private var made: Int64 = 0
     private(set) var warnings: [String] = []
