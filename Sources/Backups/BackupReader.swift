@@ -18,9 +18,13 @@ struct BackupReader {
             let reader = try ManifestReader(manifest)
             var extraction = try Self.options(reader.header, object, threads: options.threads, limits: options.limits)
             extraction.owner = options.owner.map { (owner: $0.0, group: $0.1) }
+            extraction.keepsModes = options.keepsModes
             if let path = options.journal {
+                let owner = options.owner.map { "\($0.0):\($0.1)" } ?? "-"
                 extraction.journal = try FrameJournal(
-                    path, identity: sha256.hex + " " + Host.bootIdentifier(HostLayout(root: "/")))
+                    path,
+                    identity: "\(sha256.hex) \(Host.bootIdentifier(HostLayout())) \(owner) \(options.keepsModes)",
+                    directory: directory)
             }
             let store = store
             let done = try FrameExtraction.run(

@@ -54,8 +54,11 @@ public struct RestoreArchive: Sendable {
         public var expectedSHA256: [UInt8]?
         /// That unpack and write.
         public var threads = 2
-        /// Of a framed backup: which frames are written is kept there, and an interrupted restore goes on.
+        /// Of a framed backup: which frames are written is kept there, and an interrupted restore goes on. With it the directory need
+        /// not be empty: what is no part of that restore is removed.
         public var journal: String?
+        /// Of a framed backup: permission bits as they were; else everything is open to its owner.
+        public var keepsModes = false
 
         public init(
             memory: ByteCount = ByteCount(32 << 20), stripComponents: Int = 0, owner: (UInt32, UInt32)? = nil,
@@ -105,6 +108,8 @@ public struct RestoreArchive: Sendable {
                 object, into: directory, options: options, stop: stop, progress: progress)
         }
         let extraction = try extraction(object, options)
+        let journal = try options.journal.map { try FrameJournal($0, identity: "of no frames", directory: directory) }
+        defer { try? journal?.remove() }
         return try extract(object, options, stop) { open in
             try ArchiveExtraction.run(into: directory, options: extraction, stop: stop, progress: progress, open: open)
         }

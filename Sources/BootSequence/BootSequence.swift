@@ -319,12 +319,19 @@ public struct BootSequence {
             .restore, "restoring \(front.backupLocation)",
             summary: { (restored: ReleaseRecord.Backup) in
                 "\(Files.name(of: restored.key)): \(restored.files) files, \(ByteCount(restored.bytes))"
+                    + (front.settings.backup?.others.isEmpty == false ? " from \(restored.location)" : "")
                     + (restored.time.map { ", \(Self.age($0)) old" } ?? "")
             }
         ) {
-            let step = try front.restoreBackup(log: log)
-            try Files.makeNewDirectory(directory, mode: 0o700)
-            return try step.restore(into: directory, stop: stop, progress: recorder.progress(of: .restore))
+            let places = try front.backupPlaces(log: log)
+            let unfinished = try front.store.beginRestore()
+            let restored = try front.store.keepingUnfinished {
+                try places.restore(
+                    into: unfinished.directory, journal: unfinished.journal, stop: stop,
+                    progress: recorder.progress(of: .restore))
+            }
+            try Files.rename(unfinished.directory, to: directory)
+            return restored
         }
         record.backup = restored
         record.dataTime = restored.time
@@ -351,8 +358,8 @@ public struct BootSequence {
                     log.warning("\(failure); the backup is restored again, without the delta")
                     try Files.removeTree(directory)
                     try Files.makeNewDirectory(directory, mode: 0o700)
-                    restored = try front.restoreBackup(log: log).restore(
-                        into: directory, stop: stop, progress: recorder.progress(of: .sync))
+                    restored = try front.backupPlaces(log: log).restore(
+                        into: directory, journal: nil, stop: stop, progress: recorder.progress(of: .sync))
                     (record.backup, record.dataTime) = (restored, restored.time)
                 }
                 return .unreachable(
@@ -417,7 +424,7 @@ public struct BootSequence {
     private func refreshFromBackup(_ live: ReleaseRecord, _ front: Front) throws(BootFailure) -> Draft {
         let newest: StoredObject?
         do {
-            newest = try front.restoreBackup(log: log).candidates(stop: stop).first?.object
+            newest = try front.backupPlaces(log: log).newest(stop: stop)
         } catch let stopped as StopReason {
             throw BootFailure(.restore, "looking for a newer backup in \(front.backupLocation)", stopped)
         } catch {

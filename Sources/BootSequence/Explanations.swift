@@ -162,6 +162,12 @@ extension RestoreBackup.NotThere: ExplainedError {
     var advice: String? { "check `backup.from`, and that the backup job has run" }
 }
 
+extension BackupPlaces.NoPlace: ExplainedError {
+    var exitStatus: ExitStatus { failures.first?.failure.status ?? .failed }
+    var retryCanHelp: Bool { failures.contains { $0.failure.retryCanHelp } }
+    var advice: String? { failures.compactMap(\.failure.advice).first }
+}
+
 extension StandaloneRestore.NotEmpty: ExplainedError {
     var advice: String? { "give a new folder: a restore never writes into what is there" }
 }

@@ -80,7 +80,7 @@ struct Front {
     let owner: (owner: UInt32, group: UInt32)?
     let sharedOwner: (owner: UInt32, group: UInt32)?
     private let access: StoreAccess
-    private let location: StoreLocation?
+    private let places: [(location: StoreLocation, settings: BackupSettings)]
 
     /// Who this instance is, and the stores as it may open them.
     static func identify(
@@ -145,15 +145,15 @@ struct Front {
         services = ServiceControl(settings.services, log: log)
         proof = settings.probe.map { ProveRelease($0, transport: transport) }
         announcers = settings.announce.map { _ in HealthFileAnnouncer(layout: options.layout) }
-        var location: StoreLocation?
-        if let backup = settings.backup {
+        var places: [(location: StoreLocation, settings: BackupSettings)] = []
+        for place in settings.backup.map({ [$0] + $0.others }) ?? [] {
             do {
-                location = try StoreLocation(parsing: backup.from)
+                places.append((try StoreLocation(parsing: place.from), place))
             } catch {
                 problems.add(origin("backup.from"), "`backup.from`: \(error)")
             }
         }
-        self.location = location
+        self.places = places
         if settings.probe == nil {
             problems.add(origin("probe"), "`probe.url` is missing: without it nothing proves what is served")
         }
@@ -166,14 +166,23 @@ struct Front {
         if !problems.problems.isEmpty { throw SettingsProblems(problems: problems.problems) }
     }
 
-    var backupLocation: String { location?.description ?? "no backup" }
+    var backupLocation: String {
+        places.isEmpty ? "no backup" : places.map { "\($0.location)" }.joined(separator: ", else ")
+    }
 
-    func restoreBackup(log: Log) throws -> RestoreBackup {
-        guard let backup = settings.backup, let location else {
-            throw RestoreBackup.NotThere(location: "`backup.from`")
-        }
-        return RestoreBackup(
-            settings: backup, location: location, store: try access.store(location, backup), owner: owner, log: log)
+    func backupPlaces(log: Log) throws -> BackupPlaces {
+        if places.isEmpty { throw RestoreBackup.NotThere(location: "`backup.from`") }
+        return BackupPlaces(
+            places: places.map { place in
+                (
+                    place.location,
+                    {
+                        RestoreBackup(
+                            settings: place.settings, location: place.location,
+                            store: try access.store(place.location, place.settings), owner: owner, log: log)
+                    }
+                )
+            }, log: log)
     }
 
     func syncDelta(_ delta: DeltaSettings, log: Log) -> SyncDelta {

@@ -111,7 +111,7 @@ struct PreviewSession {
             preview.backup = try BootFailure.inStep(
                 .restore, "looking for the newest backup in \(front.backupLocation)"
             ) {
-                try front.restoreBackup(log: log).candidates(stop: stop).first?.object.key
+                try front.backupPlaces(log: log).newest(stop: stop)?.key
             }
         }
         guard let settings = front.settings.delta else {

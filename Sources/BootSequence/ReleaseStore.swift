@@ -128,6 +128,35 @@ public struct ReleaseStore: Sendable {
         return leftovers.sorted()
     }
 
+    // MARK: a restore under way
+
+    private var unfinishedDirectory: String { layout.releases(app) + "/.restoring" }
+    private var unfinishedJournal: String { layout.state + "/restoring.frames" }
+
+    /// Where a backup is restored before it is a release, and where it is kept how far that has come. What an interrupted run left
+    /// is there still; whoever restores makes what it can of it.
+    func beginRestore() throws -> (directory: String, journal: String) {
+        if !Files.exists(unfinishedDirectory) { try Files.makeNewDirectory(unfinishedDirectory, mode: 0o700) }
+        return (unfinishedDirectory, unfinishedJournal)
+    }
+
+    /// Runs a restore; what a stopped one has brought stays for the next run, what a failed one has is removed.
+    func keepingUnfinished<Value>(_ body: () throws -> Value) throws -> Value {
+        do {
+            return try body()
+        } catch let reason as StopReason {
+            throw reason
+        } catch {
+            try? removeUnfinishedRestore()
+            throw error
+        }
+    }
+
+    private func removeUnfinishedRestore() throws {
+        try Files.removeTree(unfinishedDirectory)
+        try Files.remove(unfinishedJournal)
+    }
+
     /// Keeps the live release, its predecessor chain and the newest proved ones, `count` in all; removes the others.
     public func prune(keeping count: Int) throws -> [String] {
         let all = try records()
@@ -143,6 +172,7 @@ public struct ReleaseStore: Sendable {
         }
         let removed = all.map(\.identifier).filter { !kept.contains($0) }
         for identifier in removed { try remove(identifier) }
+        try removeUnfinishedRestore()
         return removed
     }
 

@@ -2,7 +2,74 @@ internal import Backups
 internal import CloudPlatform
 internal import HostSystem
 
-/// Brings the backup that the settings mean into a new release directory.
+/// The places that the settings name for backups, in their order: the first one that gives a usable backup counts. Another
+/// region's or provider's copy serves when the first is away, empty or damaged.
+struct BackupPlaces {
+    /// Each is opened only when it is its turn.
+    let places: [(location: StoreLocation, open: () throws -> RestoreBackup)]
+    let log: Log
+
+    var description: String { places.map { "\($0.location)" }.joined(separator: ", else ") }
+
+    /// The backup that a restore would begin with.
+    func newest(stop: StopFlag) throws -> StoredObject? {
+        try first { try $0.candidates(stop: stop).first?.object }
+    }
+
+    /// As `RestoreBackup.restore`; what a place has left in `directory` is removed before the next one is tried.
+    func restore(
+        into directory: String, journal: String?, stop: StopFlag, progress: @escaping ProgressHandler
+    ) throws -> ReleaseRecord.Backup {
+        try first { place in
+            do {
+                return try place.restore(into: directory, journal: journal, stop: stop, progress: progress)
+            } catch let reason as StopReason {
+                throw reason
+            } catch {
+                try RestoreBackup.beginAgain(in: directory, journal: journal)
+                throw error
+            }
+        }
+    }
+
+    private func first<Value>(_ body: (RestoreBackup) throws -> Value) throws -> Value {
+        var failures: [(location: StoreLocation, error: any Error)] = []
+        for (index, place) in places.enumerated() {
+            do {
+                return try body(place.open())
+            } catch let reason as StopReason {
+                throw reason
+            } catch let error as HostError {
+                // This host's own trouble: no other place would mend it.
+                throw error
+            } catch let error as RestoreError where error.isOutOfRoom {
+                throw error
+            } catch {
+                failures.append((place.location, error))
+                if index + 1 < places.count {
+                    log.warning("no backup from \(place.location): \(error); trying \(places[index + 1].location)")
+                }
+            }
+        }
+        if failures.count == 1 { throw failures[0].error }
+        throw NoPlace(
+            failures: failures.map { failure in
+                (failure.location, BootFailure(.restore, "", failure.error))
+            })
+    }
+
+    /// None of them has a usable backup.
+    struct NoPlace: Error, CustomStringConvertible {
+        let failures: [(location: StoreLocation, failure: BootFailure)]
+
+        var description: String {
+            "no place has a usable backup:"
+                + failures.map { "\n  \($0.location): \($0.failure.cause)" }.joined()
+        }
+    }
+}
+
+/// Brings the backup that one place has into a new directory.
 struct RestoreBackup {
     struct Candidate {
         let object: StoredObject
@@ -19,6 +86,8 @@ struct RestoreBackup {
     let location: StoreLocation
     let store: any ObjectStore
     let owner: (owner: UInt32, group: UInt32)?
+    /// Permission bits as they were, of a backup that amorce made. A release's are open to their owner, as the delta's are.
+    var keepsModes = false
     let log: Log
 
     /// What a prefix means now, the one to restore first; a key means itself.
@@ -52,8 +121,11 @@ struct RestoreBackup {
 
     /// Restores into `directory`, which exists and is empty. A backup that vanishes or is replaced while it is read is given
     /// up for what the store has by then, twice at the most.
+    ///
+    /// - Parameter journal: where it is kept how far a framed backup has come, so that an interrupted restore goes on; whatever else
+    ///   is in the directory is removed. Nil: the directory is empty.
     func restore(
-        into directory: String, stop: StopFlag, progress: @escaping ProgressHandler
+        into directory: String, journal: String?, stop: StopFlag, progress: @escaping ProgressHandler
     ) throws -> ReleaseRecord.Backup {
         var attempt = 0
         while true {
@@ -61,7 +133,7 @@ struct RestoreBackup {
                 guard let candidate = try candidates(stop: stop).first else {
                     throw NotThere(location: location.description)
                 }
-                return try restore(candidate, into: directory, stop: stop, progress: progress)
+                return try restore(candidate, into: directory, journal: journal, stop: stop, progress: progress)
             } catch let error as StoreError where attempt < 2 {
                 switch error {
                 case .removed, .replaced: break
@@ -69,20 +141,29 @@ struct RestoreBackup {
                 }
                 attempt += 1
                 log.warning("\(error); looking again for the newest backup")
-                try Files.removeTree(directory)
-                try Files.makeNewDirectory(directory, mode: 0o700)
+                try Self.beginAgain(in: directory, journal: journal)
             }
         }
     }
 
+    /// What is written is no part of what comes next.
+    static func beginAgain(in directory: String, journal: String?) throws {
+        if let journal { try Files.remove(journal) }
+        try Files.removeTree(directory)
+        try Files.makeNewDirectory(directory, mode: 0o700)
+    }
+
     private func restore(
-        _ candidate: Candidate, into directory: String, stop: StopFlag, progress: @escaping ProgressHandler
+        _ candidate: Candidate, into directory: String, journal: String?, stop: StopFlag,
+        progress: @escaping ProgressHandler
     ) throws -> ReleaseRecord.Backup {
         let object = try pinned(candidate, stop: stop)
         let restore = RestoreArchive(store: store, log: log)
         var options = RestoreArchive.Options()
         options.memory = settings.memory
         options.threads = settings.threads
+        options.journal = journal
+        options.keepsModes = keepsModes
         options.stripComponents = settings.stripComponents
         options.owner = owner
         options.expectedSHA256 = try restore.checksumBeside(object, stop: stop)

@@ -14,6 +14,9 @@ public struct BackupSettings: Sendable, Equatable {
     /// That unpack and write; as many as there are processors where it is not set.
     public var threads = max(1, Host.processors)
 
+    /// Where else to look, in this order, when this place gives no usable backup: another region, another provider.
+    public var others: [BackupSettings] = []
+
     public init(from: String) { self.from = from }
 }
 
@@ -118,13 +121,12 @@ extension Settings {
             top.adopt(section)
         }
         // Read in full even where the section is absent: a variable may set any of it.
-        let from = section.isPresent ? section.required("from") : section.text("from")
+        let places = places(section)
+        let from = places.isEmpty ? (section.isPresent ? section.required("from") : section.text("from")) : places[0].from
         var backup = BackupSettings(from: from ?? "")
         backup.newestWithin = section.duration("newest-within")
         backup.region = section.text("region")
-        backup.endpoint = section.value("endpoint", form: "an http:// or https:// address") {
-            $0.hasPrefix("http://") || $0.hasPrefix("https://") ? $0 : nil
-        }
+        backup.endpoint = section.value("endpoint", form: "an http:// or https:// address", address)
         backup.isAnonymous = section.boolean("anonymous") ?? false
         backup.connections = section.integer("connections", 1...64) ?? 8
         if let memory = section.value("memory", form: "an amount such as 32MiB, at least 4MiB", memory) {
@@ -132,7 +134,47 @@ extension Settings {
         }
         backup.stripComponents = section.integer("strip-components", 0...32) ?? 0
         if let threads = section.integer("threads", 1...256) { backup.threads = threads }
+        if let first = places.first {
+            backup.region = first.region ?? backup.region
+            backup.endpoint = first.endpoint ?? backup.endpoint
+            backup.isAnonymous = first.isAnonymous || backup.isAnonymous
+        }
+        // What is said of all places holds for each that does not say otherwise.
+        for place in places.dropFirst() {
+            var other = backup
+            other.from = place.from
+            other.region = place.region ?? backup.region
+            other.endpoint = place.endpoint ?? backup.endpoint
+            other.isAnonymous = place.isAnonymous || backup.isAnonymous
+            other.others = []
+            backup.others.append(other)
+        }
         return from == nil ? nil : backup
+    }
+
+    /// `from` as a list: addresses, or maps of an address and how that place is reached. Empty where it is a single value.
+    private static func places(_ section: SettingsReader) -> [BackupSettings] {
+        guard let node = section.node("from"), case .list(let items) = node.content else { return [] }
+        var places: [BackupSettings] = []
+        for item in items {
+            if case .scalar(let text, _) = item.content, !item.isNull, !text.isEmpty {
+                places.append(BackupSettings(from: text))
+                continue
+            }
+            let reader = SettingsReader(item, path: section.full("from"), problems: section.problemList)
+            var place = BackupSettings(from: reader.required("url") ?? "")
+            place.region = reader.text("region")
+            place.endpoint = reader.value("endpoint", form: "an http:// or https:// address", address)
+            place.isAnonymous = reader.boolean("anonymous") ?? false
+            reader.finish()
+            places.append(place)
+        }
+        if places.isEmpty { section.problem("from", "must name at least one place") }
+        return places
+    }
+
+    private static func address(_ text: String) -> String? {
+        text.hasPrefix("http://") || text.hasPrefix("https://") ? text : nil
     }
 
     private static func memory(_ text: String) -> ByteCount? {

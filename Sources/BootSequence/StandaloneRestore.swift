@@ -65,24 +65,30 @@ public struct StandaloneRestore {
             account = found
         }
         if try !Files.names(in: directory).isEmpty { throw NotEmpty(path: directory) }
-        // Built aside and renamed: a killed restore leaves no folder that looks whole.
+        // Built aside and renamed: a killed restore leaves no folder that looks whole, and the next one goes on with it.
         let staging = directory + ".amorce-new"
-        try Files.removeTree(staging)
-        try Files.makeNewDirectory(staging, mode: 0o700)
+        let journal = staging + ".frames"
+        if !Files.exists(staging) { try Files.makeNewDirectory(staging, mode: 0o700) }
         do {
             let store = try StoreAccess.standalone(
                 location, backup, options: options, transport: transport, log: recorder.log, stop: stop
             ).store(location, backup)
             let step = RestoreBackup(
-                settings: backup, location: location, store: store, owner: account, log: recorder.log)
-            let restored = try step.restore(into: staging, stop: stop, progress: recorder.progress(of: .restore))
+                settings: backup, location: location, store: store, owner: account, keepsModes: true, log: recorder.log)
+            let restored = try step.restore(
+                into: staging, journal: journal, stop: stop, progress: recorder.progress(of: .restore))
             try Files.changeMode(staging, 0o755)
             // Over an empty directory rename(2) works; an absent one it creates.
             try Files.rename(staging, to: directory)
             if let parent = Files.parent(of: directory) { try Files.synchronizeDirectory(parent) }
             return restored
+        } catch let busy as FileLock.Busy {
+            throw busy
+        } catch let reason as StopReason {
+            throw reason
         } catch {
             try? Files.removeTree(staging)
+            try? Files.remove(journal)
             throw error
         }
     }

@@ -17,6 +17,9 @@ public enum FrameExtraction {
         public var size: Int64
         public var files: Int
         public var bytes: Int64
+        /// Permission bits as they were; else everything is open to its owner, as `ExtractionPolicy` has it. Set-id and sticky bits
+        /// go in either case.
+        public var keepsModes = false
         /// Which frames are written already is kept in this file, so that an interrupted restore goes on; nil: it does not.
         public var journal: FrameJournal?
 
@@ -25,6 +28,10 @@ public enum FrameExtraction {
             self.size = size
             self.files = files
             self.bytes = bytes
+        }
+
+        fileprivate func mode(_ stored: UInt16, least: UInt32) -> UInt32 {
+            UInt32(stored) & 0o777 | (keepsModes ? 0 : least)
         }
     }
 
@@ -129,7 +136,7 @@ public enum FrameExtraction {
         let written = work.written
         result.files = written.files
         result.bytes = written.bytes
-        try finish(root, implied: written.directories, last: last, &result, stop: stop)
+        try finish(root, options, implied: written.directories, last: last, &result, stop: stop)
         return result
     }
 
@@ -197,12 +204,12 @@ public enum FrameExtraction {
     }
 
     private static func finish(
-        _ root: TreeRoot, implied: [TreeWriter.Directory], last: () throws -> Last?, _ result: inout Result,
+        _ root: TreeRoot, _ options: Options, implied: [TreeWriter.Directory], last: () throws -> Last?, _ result: inout Result,
         stop: StopFlag
     ) throws {
         // Of an interrupted run some links are there already.
         var writer = TreeWriter(root, replacesEarlier: true)
-        let limits = ExtractionLimits()
+        let limits = options.limits
         var rootTime: Int64?
         func plain(_ path: [UInt8]) throws -> [UInt8] {
             guard ExtractionPolicy.isPlain(path, limits: limits) else {
@@ -228,7 +235,8 @@ public enum FrameExtraction {
             case .directory(let path, let mode, let modified):
                 let time = timespec(nanoseconds: modified)
                 try writer.make(
-                    ExtractionPolicy.Member(path: plain(path), kind: .directory, mode: UInt32(mode) & 0o777), size: 0,
+                    ExtractionPolicy.Member(path: plain(path), kind: .directory, mode: options.mode(mode, least: 0o700)),
+                    size: 0,
                     modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
                 result.directories += 1
             case .root(let modified): rootTime = modified
@@ -370,7 +378,7 @@ private final class FrameWork: @unchecked Sendable {
             throw ArchiveError.damaged("its bytes do not lie in its frame", entry: Printable.text(member.path))
         }
         let bytes = UnsafeRawBufferPointer(rebasing: unpacked[member.start..<(member.start + member.count)])
-        let mode = UInt32(member.mode) & 0o777
+        let mode = options.mode(member.mode, least: 0o600)
         if !member.isPiece {
             return try writer.make(file: member.path, mode: mode, modified: member.modified, bytes: bytes)
         }
@@ -394,7 +402,7 @@ private final class FrameWork: @unchecked Sendable {
         // Held while the file is made, so that no other piece makes it too.
         try monitor.locked {
             if let file = large[member.path] { return file.descriptor }
-            let descriptor = try writer.begin(largeFile: member.path, mode: UInt32(member.mode) & 0o777)
+            let descriptor = try writer.begin(largeFile: member.path, mode: options.mode(member.mode, least: 0o600))
             large[member.path] = Large(descriptor: descriptor, left: member.size)
             return descriptor
         }

@@ -11,40 +11,58 @@ public final class FrameJournal: Sendable {
     private let descriptor: CInt
     private let known: Set<Int>
 
-    /// Goes on with the file where it is of this backup and boot; begins a new one otherwise.
+    /// Goes on with the file where it is of this backup and boot; otherwise begins a new one, and empties the directory. Locks the
+    /// file until it is released or the process ends: throws `FileLock.Busy` where another process has it.
     ///
     /// - Parameter identity: whatever tells the backup and the boot from any other; no newline in it.
-    public init(_ path: String, identity: String) throws(HostError) {
-        self.path = path
-        let head = "amorce-frames " + identity + "\n"
-        let text = (try? FileReading.text(path, limit: 64 << 20)) ?? ""
-        let isSame = text.hasPrefix(head)
-        if isSame {
-            // The last line counts only with its newline: it may have been cut.
-            let lines = text.dropFirst(head.count).split(separator: "\n", omittingEmptySubsequences: false).dropLast()
-            known = Set(lines.compactMap { Int($0) })
-        } else {
-            try Files.remove(path)
-            known = []
+    public init(_ path: String, identity: String, directory: String) throws {
+        let flags = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC
+        let opened = amorce_openat(AT_FDCWD, path, flags, 0o600)
+        guard opened >= 0 else { throw HostError("open", path, errno: errno) }
+        do {
+            known = try Self.begin(opened, path, identity, directory)
+        } catch {
+            close(opened)
+            throw error
         }
-        let flags = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC
-        descriptor = amorce_openat(AT_FDCWD, path, flags, 0o600)
-        guard descriptor >= 0 else { throw HostError("open", path, errno: errno) }
-        // A cut line must not run into the next one.
-        try append(isSame ? (text.hasSuffix("\n") ? "" : "\n") : head)
+        self.path = path
+        descriptor = opened
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    private static func begin(
+        _ descriptor: CInt, _ path: String, _ identity: String, _ directory: String
+    ) throws -> Set<Int> {
+        if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            if errno == EWOULDBLOCK { throw FileLock.Busy(holder: "a restore into \(Printable.text(directory))") }
+            throw HostError("flock", path, errno: errno)
+        }
+        let head = "amorce-frames " + identity + "\n"
+        let text = try FileReading.text(path, limit: 64 << 20)
+        // The last line counts only with its newline: it may have been cut.
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+        let known = text.hasPrefix(head) ? Set(lines.dropFirst().compactMap { Int($0) }) : []
+        if known.isEmpty {
+            if ftruncate(descriptor, 0) != 0 { throw HostError("ftruncate", path, errno: errno) }
+            try Files.removeTree(directory)
+            try Files.makeNewDirectory(directory, mode: 0o700)
+            try append(head, descriptor, path)
+        } else if !text.hasSuffix("\n") {
+            // The cut line must not run into the next one.
+            try append("\n", descriptor, path)
+        }
+        return known
+    }
+
+    deinit { close(descriptor) }
 
     /// Whether an earlier run has written anything.
-    public var hasFrames: Bool { !known.isEmpty }
+    var hasFrames: Bool { !known.isEmpty }
 
     func contains(_ frame: Int) -> Bool { known.contains(frame) }
 
-    func add(_ frame: Int) throws(HostError) { try append("\(frame)\n") }
+    func add(_ frame: Int) throws(HostError) { try Self.append("\(frame)\n", descriptor, path) }
 
-    private func append(_ text: String) throws(HostError) {
-        if text.isEmpty { return }
+    private static func append(_ text: String, _ descriptor: CInt, _ path: String) throws(HostError) {
         // One write(2) with O_APPEND: lines of several threads do not mix.
         if !Host.write(Array(text.utf8), descriptor: descriptor) { throw HostError("write", path, errno: errno) }
     }
