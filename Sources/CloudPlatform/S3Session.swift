@@ -109,7 +109,7 @@ final class S3Session: Sendable {
     func object(_ key: String) -> String { "s3://\(bucket)/" + Printable.text(key) }
 
     /// One signed request, and the judge of its answer. `accept` has a word on good answers; `complaint` on those errors
-    /// that are about what was asked and not about how (region, clock, credentials).
+    /// that are about what was asked and not about how (region, clock, credentials); it is called inside the session's lock.
     func attempt(
         _ operation: Operation, method: String = "GET", query: [(String, String)] = [],
         headers: [(name: String, value: String)] = [], load: Load = Load(), bodyLimit: Int = 8 << 20, stop: StopFlag,

@@ -40,7 +40,7 @@ extension S3Store: WritableStore {
                     try session.attempt(
                         .put(key: key), method: "PUT", headers: [load.checksumHeader] + conditions, load: load,
                         stop: stop,
-                        accept: { $0.header("ETag") == nil ? .fail(Self.noETag(object)) : .accept },
+                        accept: { $0.header("ETag") == nil ? Self.noETag(object) : .accept },
                         complaint: {
                             // Another write of that name was under way.
                             if $0.code == "ConditionalRequestConflict" || $0.isDamage {
@@ -54,7 +54,7 @@ extension S3Store: WritableStore {
                 try doubt.exists && isThere(key, bytes, stop)
             }
         } catch let error where doubt.exists && !(error is StopReason) {
-            if try resolving(error, object, { try isThere(key, bytes, stop) }) == true { return }
+            if try resolving(error, object, { try isThere(key, bytes, stop) }) { return }
             throw error
         }
     }
@@ -97,21 +97,23 @@ extension S3Store: WritableStore {
         return nil
     }
 
-    fileprivate static func noETag(_ object: String) -> StoreError {
-        .unexpectedAnswer(object: object, reason: "stored, but without an ETag, as a captive portal answers")
+    /// A captive portal's answer, or one that was cut within its head: libcurl takes that for whole.
+    fileprivate static func noETag(_ object: String) -> RangeSource.Verdict {
+        .later(after: nil, error: StoreError.unexpectedAnswer(object: object, reason: "stored, but without an ETag"))
     }
 
     /// Whether a HEAD finds it. False also where the role may not look.
     private func seems(_ key: String, _ stop: StopFlag) throws -> Bool {
-        try answer(session.object(key), stop: stop) {
+        let head = try answer(session.object(key), stop: stop) {
             let attempt = try session.attempt(.read(key: key, version: nil), method: "HEAD", stop: stop)
             return RangeSource.Attempt(request: attempt.request) { response in
                 RetryPolicy.isLater(status: response.status) ? attempt.judge(response) : .accept
             }
-        }.status == 200
+        }
+        return head.status == 200 && head.header("ETag") != nil
     }
 
-    /// Whether the object there is byte for byte this one; nil where there is none.
+    /// Whether the object there is byte for byte this one; false where there is none. Throws `StoreConflict` for another.
     private func isThere(_ key: String, _ bytes: [UInt8], _ stop: StopFlag) throws -> Bool {
         do {
             guard let found = try read(key: key, limit: bytes.count, stop: stop) else { return false }
@@ -150,7 +152,10 @@ final class Doubt: Sendable {
             let verdict = attempt.judge(response)
             switch verdict {
             case .accept, .again: break
-            case .later, .fail: if response.status >= 500 || (200..<300).contains(response.status) { self.note() }
+            case .later, .fail:
+                // 501 is said of the request as such, before anything is done.
+                let isOwn = response.status >= 500 && response.status != 501
+                if isOwn || (200..<300).contains(response.status) { self.note() }
             }
             return verdict
         }
@@ -217,7 +222,7 @@ final class S3Upload: ObjectUpload {
             let response = try answer(
                 .put(key: key), part, [checksum], load,
                 accept: { response in
-                    guard response.header("ETag") != nil else { return .fail(S3Store.noETag(object)) }
+                    guard response.header("ETag") != nil else { return S3Store.noETag(object) }
                     // It has to be the checksum of what was sent; a server may leave it out.
                     guard let told = response.header(checksum.name), told != checksum.value else { return .accept }
                     return .later(
@@ -259,7 +264,7 @@ final class S3Upload: ObjectUpload {
                     }
                 })
             guard let root = Self.copied(response), let etag = root.text(of: "ETag") else {
-                throw S3Store.noETag(object)
+                throw StoreError.unexpectedAnswer(object: object, reason: "a copied part without an ETag")
             }
             return Part(etag: etag, checksum: root.text(of: "ChecksumSHA256"), length: length)
         }
@@ -360,8 +365,10 @@ final class S3Upload: ObjectUpload {
                         headers: [("Content-Type", "application/xml")] + conditions, load: load, stop: stop,
                         accept: {
                             Self.completed($0) == nil
-                                ? .fail(
-                                    StoreError.unexpectedAnswer(object: object, reason: "no result of the upload"))
+                                ? .later(
+                                    after: nil,
+                                    error: StoreError.unexpectedAnswer(
+                                        object: object, reason: "no result of the upload"))
                                 : .accept
                         },
                         complaint: { problem in
