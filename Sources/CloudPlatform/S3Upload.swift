@@ -13,7 +13,7 @@ extension S3Store: WritableStore {
     public func beginUpload(key: String, stop: StopFlag) throws -> any ObjectUpload {
         let object = session.object(key)
         // One request now against gigabytes in vain. A role that may not look goes on, and `complete` decides.
-        if try seems(key, stop) { throw StoreConflict(object: object) }
+        if try head(key, stop) != nil { throw StoreConflict(object: object) }
         let token = Host.randomHex(bytes: 16)
         let response = try answer(object, stop: stop) {
             try session.attempt(
@@ -21,9 +21,10 @@ extension S3Store: WritableStore {
                 headers: [("x-amz-checksum-algorithm", "SHA256"), (S3Upload.tokenHeader, token)],
                 load: S3Session.Load(bytes: []), stop: stop)
         }
-        guard let root = S3Problem.document(response.body), root.name == "InitiateMultipartUploadResult",
-            let identifier = root.text(of: "UploadId"), !identifier.isEmpty
-        else { throw StoreError.unexpectedAnswer(object: object, reason: "an upload without a name") }
+        // S3 names the document InitiateMultipartUploadResult; rclone's server has another name for it.
+        guard let identifier = S3Problem.document(response.body)?.text(of: "UploadId"), !identifier.isEmpty else {
+            throw StoreError.unexpectedAnswer(object: object, reason: "an upload without a name")
+        }
         return S3Upload(self, key: key, identifier: identifier, token: token, stop: stop)
     }
 
@@ -45,7 +46,8 @@ extension S3Store: WritableStore {
                             // Another write of that name was under way.
                             if $0.code == "ConditionalRequestConflict" || $0.isDamage {
                                 return .later(
-                                    after: $0.retryAfter, error: StoreError.cannotUpload(object: object, reason: $0.told))
+                                    after: $0.retryAfter,
+                                    error: StoreError.cannotUpload(object: object, reason: $0.told))
                             }
                             return Self.condition($0, object)
                         })
@@ -80,7 +82,8 @@ extension S3Store: WritableStore {
                 return try write([("If-None-Match", "*")])
             } catch is NoConditions {
                 session.lacksConditions = true
-                exchange.log.detail("\(location): no conditional writes there; each name is looked for before it is used")
+                exchange.log.detail(
+                    "\(location): no conditional writes there; each name is looked for before it is used")
             }
         }
         if let found = try look(key: key, stop: stop) {
@@ -102,15 +105,15 @@ extension S3Store: WritableStore {
         .later(after: nil, error: StoreError.unexpectedAnswer(object: object, reason: "stored, but without an ETag"))
     }
 
-    /// Whether a HEAD finds it. False also where the role may not look.
-    private func seems(_ key: String, _ stop: StopFlag) throws -> Bool {
+    /// What a HEAD finds. Nil also where the role may not look.
+    fileprivate func head(_ key: String, _ stop: StopFlag) throws -> HTTPResponse? {
         let head = try answer(session.object(key), stop: stop) {
             let attempt = try session.attempt(.read(key: key, version: nil), method: "HEAD", stop: stop)
             return RangeSource.Attempt(request: attempt.request) { response in
                 RetryPolicy.isLater(status: response.status) ? attempt.judge(response) : .accept
             }
         }
-        return head.status == 200 && head.header("ETag") != nil
+        return head.status == 200 && head.header("ETag") != nil ? head : nil
     }
 
     /// Whether the object there is byte for byte this one; false where there is none. Throws `StoreConflict` for another.
@@ -124,7 +127,9 @@ extension S3Store: WritableStore {
     }
 
     /// After a write that may have been done: what `look` finds, or an error that says that nobody knows.
-    fileprivate func resolving<Result>(_ error: any Error, _ object: String, _ look: () throws -> Result) throws -> Result {
+    fileprivate func resolving<Result>(_ error: any Error, _ object: String, _ look: () throws -> Result) throws
+        -> Result
+    {
         exchange.log.detail("\(error); looking whether it was stored")
         do {
             return try look()
@@ -235,7 +240,8 @@ final class S3Upload: ObjectUpload {
     func copy(part: Int, from source: StoredObject, range: Range<Int64>) throws {
         let length = range.upperBound - range.lowerBound
         try put(part, length: length) {
-            var from = WebAddress.encoded(store.session.bucket) + "/" + WebAddress.encoded(source.key, keepingSlash: true)
+            var from =
+                WebAddress.encoded(store.session.bucket) + "/" + WebAddress.encoded(source.key, keepingSlash: true)
             if let version = source.version { from += "?versionId=" + WebAddress.encoded(version) }
             var headers = [(name: "x-amz-copy-source", value: from)]
             if let etag = source.etag { headers.append(("x-amz-copy-source-if-match", etag)) }
@@ -393,13 +399,33 @@ final class S3Upload: ObjectUpload {
             guard isOurs(found, size: size, count: parts.count) else { throw StoreConflict(object: object) }
             completed = try store.described(key, found)
         }
-        guard let completed else { throw StoreError.unexpectedAnswer(object: object, reason: "no result of the upload") }
-        return completed
+        guard let completed else {
+            throw StoreError.unexpectedAnswer(object: object, reason: "no result of the upload")
+        }
+        return try seen(completed)
+    }
+
+    /// The completed object as a HEAD shows it, where the role may look: rclone's server gives it another ETag than it says
+    /// at first, and a server that drops a part must not pass.
+    private func seen(_ completed: StoredObject) throws -> StoredObject {
+        guard let head = try? store.head(key, stop), head.header(Self.tokenHeader).map({ $0 == token }) ?? true,
+            let seen = try? store.described(key, head)
+        else { return completed }
+        guard seen.size == completed.size else {
+            throw StoreError.unexpectedAnswer(
+                object: object,
+                reason: "\(seen.size ?? 0) bytes in place of the \(completed.size ?? 0) that were sent")
+        }
+        return StoredObject(
+            key: key, size: seen.size, modified: seen.modified, etag: seen.etag,
+            version: completed.version ?? seen.version)
     }
 
     /// The new object's ETag.
     private static func completed(_ response: HTTPResponse) -> String? {
-        guard let root = S3Problem.document(response.body), root.name == "CompleteMultipartUploadResult" else { return nil }
+        guard let root = S3Problem.document(response.body), root.name == "CompleteMultipartUploadResult" else {
+            return nil
+        }
         return root.text(of: "ETag")
     }
 

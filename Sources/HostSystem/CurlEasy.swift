@@ -247,7 +247,9 @@ class CurlEasy {
 
     private func giveBody(_ room: UnsafeMutableRawBufferPointer) -> Int {
         let count = min(room.count, body.count - bodySent)
-        body.withUnsafeBytes { room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[bodySent..<bodySent + count])) }
+        body.withUnsafeBytes {
+            room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[bodySent..<bodySent + count]))
+        }
         bodySent += count
         return count
     }

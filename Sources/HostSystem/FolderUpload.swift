@@ -384,7 +384,9 @@ private final class FolderUpload: ObjectUpload {
         return position - range.lowerBound
     }
 
-    private func copyByHand(_ source: CInt, _ range: Range<Int64>, to descriptor: CInt, at offset: Int64) throws -> Int64 {
+    private func copyByHand(_ source: CInt, _ range: Range<Int64>, to descriptor: CInt, at offset: Int64) throws
+        -> Int64
+    {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var position = range.lowerBound
