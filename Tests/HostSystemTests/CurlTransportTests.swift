@@ -340,6 +340,31 @@ final class BlackHole {
         #expect(kept == ["\u{1}", "\u{2}\u{3}", "\u{2}\u{3}"])
     }
 
+    @Test("an answer that comes before the body was taken is one, and the body is not sent to its end")
+    func early() throws {
+        let program = """
+            import socket, sys
+            listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+            while True:
+                connection, _ = listener.accept()
+                data = b""
+                while b"\\r\\n\\r\\n" not in data:
+                    more = connection.recv(4096)
+                    if not more:
+                        break
+                    data += more
+                else:
+                    connection.sendall(b"HTTP/1.1 403 No\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nno")
+                connection.close()
+            """
+        let server = try LoopbackServer(["python3", "-c", program, "{port}"])
+        for _ in 0..<10 {
+            let response = try transport.perform(
+                HTTPRequest("PUT", server.url + "/x", body: seededBytes(16 << 20)), stop: .bounded())
+            #expect(response.status == 403 && response.text == "no")
+        }
+    }
+
     @Test("a transfer in which nothing moves ends before its timeout")
     func idle() throws {
         let server = try FaultServer([
