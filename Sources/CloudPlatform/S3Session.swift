@@ -100,6 +100,9 @@ final class S3Session: Sendable {
         state = Mutex(State(region: region))
     }
 
+    /// Some server of its own, and not Amazon's.
+    var isCustom: Bool { custom != nil }
+
     /// Learnt from a server that answers 501 to the header.
     var lacksConditions: Bool {
         get { state.withLock { $0.lacksConditions } }

@@ -71,32 +71,40 @@ extension S3Store: WritableStore {
 
     // MARK: free names
 
-    /// Does a write that fails where the name is taken. On a server that does not know the condition (501) the name is looked
-    /// for before instead; `isOurs` then says of what is found whether this very write put it there.
+    /// Does a write that fails where the name is taken. Many servers ignore the condition, rclone's among them, so that on
+    /// any but Amazon's the name is looked for before as well. One that refuses the condition (501) is asked without it;
+    /// `isOurs` then says of what is found whether this very write put it there.
     fileprivate func underFreeName(
         _ key: String, _ stop: StopFlag, _ write: ([(name: String, value: String)]) throws -> Void,
         isOurs: (HTTPResponse) throws -> Bool
     ) throws {
+        let object = session.object(key)
         if !session.lacksConditions {
+            if session.isCustom, try head(key, stop) != nil { throw StoreConflict(object: object) }
             do {
                 return try write([("If-None-Match", "*")])
             } catch is NoConditions {
-                session.lacksConditions = true
                 exchange.log.detail(
-                    "\(location): no conditional writes there; each name is looked for before it is used")
+                    "\(location): no conditional writes there; the name is looked for before it is used")
             }
         }
         if let found = try look(key: key, stop: stop) {
             if try isOurs(found) { return }
-            throw StoreConflict(object: session.object(key))
+            throw StoreConflict(object: object)
         }
-        try write([])
+        do {
+            try write([])
+        } catch let refusal as NoConditions {
+            // It was not about the condition.
+            throw StoreError.cannotUpload(object: object, reason: refusal.told)
+        }
+        session.lacksConditions = true
     }
 
     /// What an answer says about the condition, if anything.
     fileprivate static func condition(_ problem: S3Problem, _ object: String) -> RangeSource.Verdict? {
         if problem.status == 412 || problem.code == "PreconditionFailed" { return .fail(StoreConflict(object: object)) }
-        if problem.status == 501 || problem.code == "NotImplemented" { return .fail(NoConditions()) }
+        if problem.status == 501 || problem.code == "NotImplemented" { return .fail(NoConditions(told: problem.told)) }
         return nil
     }
 
@@ -140,7 +148,9 @@ extension S3Store: WritableStore {
 }
 
 /// A server that answers 501 to a condition on a write.
-private struct NoConditions: Error {}
+private struct NoConditions: Error {
+    let told: String
+}
 
 /// Whether the store may have done what it was asked though it did not say so: the answer got lost, or was an error of its
 /// own. Safe from any thread.
