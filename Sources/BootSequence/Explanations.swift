@@ -72,6 +72,7 @@ extension StoreError: ExplainedError {
         case .noSuchBucket: "check `backup.from`, and the account whose credentials these are"
         case .absent: "check `backup.from`, and that the backup job has run"
         case .unreachable(_, let failure): failure.advice
+        case .outcomeUnknown: "look whether it is there, or allow s3:GetObject, so that amorce can"
         case .cannotList: "name one archive, or use a bucket"
         case .clockSkew: "set the clock: timedatectl status, chronyc tracking"
         case .redirected, .unexpectedAnswer: "see what answers at that address: a proxy or a captive portal may"

@@ -100,6 +100,9 @@ final class S3Session: Sendable {
         state = Mutex(State(region: region))
     }
 
+    /// Some server of its own, and not Amazon's.
+    var isCustom: Bool { custom != nil }
+
     /// Learnt from a server that answers 501 to the header.
     var lacksConditions: Bool {
         get { state.withLock { $0.lacksConditions } }
@@ -109,7 +112,7 @@ final class S3Session: Sendable {
     func object(_ key: String) -> String { "s3://\(bucket)/" + Printable.text(key) }
 
     /// One signed request, and the judge of its answer. `accept` has a word on good answers; `complaint` on those errors
-    /// that are about what was asked and not about how (region, clock, credentials).
+    /// that are about what was asked and not about how (region, clock, credentials); it is called inside the session's lock.
     func attempt(
         _ operation: Operation, method: String = "GET", query: [(String, String)] = [],
         headers: [(name: String, value: String)] = [], load: Load = Load(), bodyLimit: Int = 8 << 20, stop: StopFlag,

@@ -13,7 +13,7 @@ extension S3Store: WritableStore {
     public func beginUpload(key: String, stop: StopFlag) throws -> any ObjectUpload {
         let object = session.object(key)
         // One request now against gigabytes in vain. A role that may not look goes on, and `complete` decides.
-        if try seems(key, stop) { throw StoreConflict(object: object) }
+        if try head(key, stop) != nil { throw StoreConflict(object: object) }
         let token = Host.randomHex(bytes: 16)
         let response = try answer(object, stop: stop) {
             try session.attempt(
@@ -21,9 +21,10 @@ extension S3Store: WritableStore {
                 headers: [("x-amz-checksum-algorithm", "SHA256"), (S3Upload.tokenHeader, token)],
                 load: S3Session.Load(bytes: []), stop: stop)
         }
-        guard let root = S3Problem.document(response.body), root.name == "InitiateMultipartUploadResult",
-            let identifier = root.text(of: "UploadId"), !identifier.isEmpty
-        else { throw StoreError.unexpectedAnswer(object: object, reason: "an upload without a name") }
+        // S3 names the document InitiateMultipartUploadResult; rclone's server has another name for it.
+        guard let identifier = S3Problem.document(response.body)?.text(of: "UploadId"), !identifier.isEmpty else {
+            throw StoreError.unexpectedAnswer(object: object, reason: "an upload without a name")
+        }
         return S3Upload(self, key: key, identifier: identifier, token: token, stop: stop)
     }
 
@@ -40,12 +41,13 @@ extension S3Store: WritableStore {
                     try session.attempt(
                         .put(key: key), method: "PUT", headers: [load.checksumHeader] + conditions, load: load,
                         stop: stop,
-                        accept: { $0.header("ETag") == nil ? .fail(Self.noETag(object)) : .accept },
+                        accept: { $0.header("ETag") == nil ? Self.noETag(object) : .accept },
                         complaint: {
                             // Another write of that name was under way.
                             if $0.code == "ConditionalRequestConflict" || $0.isDamage {
                                 return .later(
-                                    after: $0.retryAfter, error: StoreError.cannotUpload(object: object, reason: $0.told))
+                                    after: $0.retryAfter,
+                                    error: StoreError.cannotUpload(object: object, reason: $0.told))
                             }
                             return Self.condition($0, object)
                         })
@@ -54,7 +56,7 @@ extension S3Store: WritableStore {
                 try doubt.exists && isThere(key, bytes, stop)
             }
         } catch let error where doubt.exists && !(error is StopReason) {
-            if try resolving(error, object, { try isThere(key, bytes, stop) }) == true { return }
+            if try resolving(error, object, { try isThere(key, bytes, stop) }) { return }
             throw error
         }
     }
@@ -69,49 +71,60 @@ extension S3Store: WritableStore {
 
     // MARK: free names
 
-    /// Does a write that fails where the name is taken. On a server that does not know the condition (501) the name is looked
-    /// for before instead; `isOurs` then says of what is found whether this very write put it there.
+    /// Does a write that fails where the name is taken. Many servers ignore the condition, rclone's among them, so that on
+    /// any but Amazon's the name is looked for before as well. One that refuses the condition (501) is asked without it;
+    /// `isOurs` then says of what is found whether this very write put it there.
     fileprivate func underFreeName(
         _ key: String, _ stop: StopFlag, _ write: ([(name: String, value: String)]) throws -> Void,
         isOurs: (HTTPResponse) throws -> Bool
     ) throws {
+        let object = session.object(key)
         if !session.lacksConditions {
+            if session.isCustom, try head(key, stop) != nil { throw StoreConflict(object: object) }
             do {
                 return try write([("If-None-Match", "*")])
             } catch is NoConditions {
-                session.lacksConditions = true
-                exchange.log.detail("\(location): no conditional writes there; each name is looked for before it is used")
+                exchange.log.detail(
+                    "\(location): no conditional writes there; the name is looked for before it is used")
             }
         }
         if let found = try look(key: key, stop: stop) {
             if try isOurs(found) { return }
-            throw StoreConflict(object: session.object(key))
+            throw StoreConflict(object: object)
         }
-        try write([])
+        do {
+            try write([])
+        } catch let refusal as NoConditions {
+            // It was not about the condition.
+            throw StoreError.cannotUpload(object: object, reason: refusal.told)
+        }
+        session.lacksConditions = true
     }
 
     /// What an answer says about the condition, if anything.
     fileprivate static func condition(_ problem: S3Problem, _ object: String) -> RangeSource.Verdict? {
         if problem.status == 412 || problem.code == "PreconditionFailed" { return .fail(StoreConflict(object: object)) }
-        if problem.status == 501 || problem.code == "NotImplemented" { return .fail(NoConditions()) }
+        if problem.status == 501 || problem.code == "NotImplemented" { return .fail(NoConditions(told: problem.told)) }
         return nil
     }
 
-    fileprivate static func noETag(_ object: String) -> StoreError {
-        .unexpectedAnswer(object: object, reason: "stored, but without an ETag, as a captive portal answers")
+    /// A captive portal's answer, or one that was cut within its head: libcurl takes that for whole.
+    fileprivate static func noETag(_ object: String) -> RangeSource.Verdict {
+        .later(after: nil, error: StoreError.unexpectedAnswer(object: object, reason: "stored, but without an ETag"))
     }
 
-    /// Whether a HEAD finds it. False also where the role may not look.
-    private func seems(_ key: String, _ stop: StopFlag) throws -> Bool {
-        try answer(session.object(key), stop: stop) {
+    /// What a HEAD finds. Nil also where the role may not look.
+    fileprivate func head(_ key: String, _ stop: StopFlag) throws -> HTTPResponse? {
+        let head = try answer(session.object(key), stop: stop) {
             let attempt = try session.attempt(.read(key: key, version: nil), method: "HEAD", stop: stop)
             return RangeSource.Attempt(request: attempt.request) { response in
                 RetryPolicy.isLater(status: response.status) ? attempt.judge(response) : .accept
             }
-        }.status == 200
+        }
+        return head.status == 200 && head.header("ETag") != nil ? head : nil
     }
 
-    /// Whether the object there is byte for byte this one; nil where there is none.
+    /// Whether the object there is byte for byte this one; false where there is none. Throws `StoreConflict` for another.
     private func isThere(_ key: String, _ bytes: [UInt8], _ stop: StopFlag) throws -> Bool {
         do {
             guard let found = try read(key: key, limit: bytes.count, stop: stop) else { return false }
@@ -122,7 +135,9 @@ extension S3Store: WritableStore {
     }
 
     /// After a write that may have been done: what `look` finds, or an error that says that nobody knows.
-    fileprivate func resolving<Result>(_ error: any Error, _ object: String, _ look: () throws -> Result) throws -> Result {
+    fileprivate func resolving<Result>(_ error: any Error, _ object: String, _ look: () throws -> Result) throws
+        -> Result
+    {
         exchange.log.detail("\(error); looking whether it was stored")
         do {
             return try look()
@@ -133,7 +148,9 @@ extension S3Store: WritableStore {
 }
 
 /// A server that answers 501 to a condition on a write.
-private struct NoConditions: Error {}
+private struct NoConditions: Error {
+    let told: String
+}
 
 /// Whether the store may have done what it was asked though it did not say so: the answer got lost, or was an error of its
 /// own. Safe from any thread.
@@ -150,7 +167,10 @@ final class Doubt: Sendable {
             let verdict = attempt.judge(response)
             switch verdict {
             case .accept, .again: break
-            case .later, .fail: if response.status >= 500 || (200..<300).contains(response.status) { self.note() }
+            case .later, .fail:
+                // 501 is said of the request as such, before anything is done.
+                let isOwn = response.status >= 500 && response.status != 501
+                if isOwn || (200..<300).contains(response.status) { self.note() }
             }
             return verdict
         }
@@ -217,7 +237,7 @@ final class S3Upload: ObjectUpload {
             let response = try answer(
                 .put(key: key), part, [checksum], load,
                 accept: { response in
-                    guard response.header("ETag") != nil else { return .fail(S3Store.noETag(object)) }
+                    guard response.header("ETag") != nil else { return S3Store.noETag(object) }
                     // It has to be the checksum of what was sent; a server may leave it out.
                     guard let told = response.header(checksum.name), told != checksum.value else { return .accept }
                     return .later(
@@ -230,7 +250,8 @@ final class S3Upload: ObjectUpload {
     func copy(part: Int, from source: StoredObject, range: Range<Int64>) throws {
         let length = range.upperBound - range.lowerBound
         try put(part, length: length) {
-            var from = WebAddress.encoded(store.session.bucket) + "/" + WebAddress.encoded(source.key, keepingSlash: true)
+            var from =
+                WebAddress.encoded(store.session.bucket) + "/" + WebAddress.encoded(source.key, keepingSlash: true)
             if let version = source.version { from += "?versionId=" + WebAddress.encoded(version) }
             var headers = [(name: "x-amz-copy-source", value: from)]
             if let etag = source.etag { headers.append(("x-amz-copy-source-if-match", etag)) }
@@ -259,7 +280,7 @@ final class S3Upload: ObjectUpload {
                     }
                 })
             guard let root = Self.copied(response), let etag = root.text(of: "ETag") else {
-                throw S3Store.noETag(object)
+                throw StoreError.unexpectedAnswer(object: object, reason: "a copied part without an ETag")
             }
             return Part(etag: etag, checksum: root.text(of: "ChecksumSHA256"), length: length)
         }
@@ -360,8 +381,10 @@ final class S3Upload: ObjectUpload {
                         headers: [("Content-Type", "application/xml")] + conditions, load: load, stop: stop,
                         accept: {
                             Self.completed($0) == nil
-                                ? .fail(
-                                    StoreError.unexpectedAnswer(object: object, reason: "no result of the upload"))
+                                ? .later(
+                                    after: nil,
+                                    error: StoreError.unexpectedAnswer(
+                                        object: object, reason: "no result of the upload"))
                                 : .accept
                         },
                         complaint: { problem in
@@ -386,13 +409,33 @@ final class S3Upload: ObjectUpload {
             guard isOurs(found, size: size, count: parts.count) else { throw StoreConflict(object: object) }
             completed = try store.described(key, found)
         }
-        guard let completed else { throw StoreError.unexpectedAnswer(object: object, reason: "no result of the upload") }
-        return completed
+        guard let completed else {
+            throw StoreError.unexpectedAnswer(object: object, reason: "no result of the upload")
+        }
+        return try seen(completed)
+    }
+
+    /// The completed object as a HEAD shows it, where the role may look: rclone's server gives it another ETag than it says
+    /// at first, and a server that drops a part must not pass.
+    private func seen(_ completed: StoredObject) throws -> StoredObject {
+        guard let head = try? store.head(key, stop), head.header(Self.tokenHeader).map({ $0 == token }) ?? true,
+            let seen = try? store.described(key, head)
+        else { return completed }
+        guard seen.size == completed.size else {
+            throw StoreError.unexpectedAnswer(
+                object: object,
+                reason: "\(seen.size ?? 0) bytes in place of the \(completed.size ?? 0) that were sent")
+        }
+        return StoredObject(
+            key: key, size: seen.size, modified: seen.modified, etag: seen.etag,
+            version: completed.version ?? seen.version)
     }
 
     /// The new object's ETag.
     private static func completed(_ response: HTTPResponse) -> String? {
-        guard let root = S3Problem.document(response.body), root.name == "CompleteMultipartUploadResult" else { return nil }
+        guard let root = S3Problem.document(response.body), root.name == "CompleteMultipartUploadResult" else {
+            return nil
+        }
         return root.text(of: "ETag")
     }
 

@@ -143,7 +143,11 @@ class CurlEasy {
             set(CURLOPT_LOW_SPEED_LIMIT, 1)
             set(CURLOPT_LOW_SPEED_TIME, max(1, Int(idle.inSeconds)))
         }
-        if request.needsFreshConnection { set(CURLOPT_FRESH_CONNECT, 1) }
+        if request.needsFreshConnection {
+            set(CURLOPT_FRESH_CONNECT, 1)
+            // One that nobody expects would only take room among those that are kept.
+            set(CURLOPT_FORBID_REUSE, 1)
+        }
         if scheme == "https" {
             do {
                 set(CURLOPT_CAINFO, try settings.certificates().path)
@@ -247,7 +251,9 @@ class CurlEasy {
 
     private func giveBody(_ room: UnsafeMutableRawBufferPointer) -> Int {
         let count = min(room.count, body.count - bodySent)
-        body.withUnsafeBytes { room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[bodySent..<bodySent + count])) }
+        body.withUnsafeBytes {
+            room.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[bodySent..<bodySent + count]))
+        }
         bodySent += count
         return count
     }

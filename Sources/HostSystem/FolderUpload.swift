@@ -240,7 +240,12 @@ private final class FolderUpload: ObjectUpload {
         }
         if let missing { throw UploadError.missingPart(object: store.url(key), part: missing) }
         do {
-            if fsync(file.descriptor) != 0 { throw HostError("fsync", store.folder + key, errno: errno) }
+            if fsync(file.descriptor) != 0 {
+                let code = errno
+                // The kernel tells of a lost page once: the next fsync would say that all is well.
+                state.withLock { $0.written = [] }
+                throw HostError("fsync", store.folder + key, errno: code)
+            }
             guard try place.publish(file) else { throw StoreConflict(object: store.url(key)) }
         } catch {
             state.withLock { $0.isEnded = false }
@@ -384,7 +389,9 @@ private final class FolderUpload: ObjectUpload {
         return position - range.lowerBound
     }
 
-    private func copyByHand(_ source: CInt, _ range: Range<Int64>, to descriptor: CInt, at offset: Int64) throws -> Int64 {
+    private func copyByHand(_ source: CInt, _ range: Range<Int64>, to descriptor: CInt, at offset: Int64) throws
+        -> Int64
+    {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         var position = range.lowerBound

@@ -25,14 +25,45 @@ import Testing
     func store(
         _ server: LoopbackServer, _ keys: Keys, region: String = "us-east-1", bucket: String = "acme",
         isAnonymous: Bool = false,
-        offset: Int64 = 0
+        offset: Int64 = 0, transport: (any HTTPTransport)? = nil, log: Log = .silent
     ) throws -> S3Store {
         try S3Store(
             bucket: bucket,
             options: StoreOptions(
                 region: region, endpoint: server.url, isAnonymous: isAnonymous, memory: ByteCount(1 << 20),
                 environment: [:]),
-            credentials: keys, transport: transport, log: .silent, clock: { Host.now + offset })
+            credentials: keys, transport: transport ?? self.transport, log: log, clock: { Host.now + offset })
+    }
+
+    func ministackServer() throws -> LoopbackServer {
+        try LoopbackServer(
+            [TestTools.program("ministack")],
+            environment: [
+                "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1", "AUTH": "true", "STATE_DIR": scratch("state"),
+            ])
+    }
+
+    /// The keys of a new user of ministack, who may do `allowed` and nothing else.
+    func user(_ name: String, allowed: [String], _ server: LoopbackServer) throws -> Keys {
+        let root = Keys(accessKey: "test", secretKey: "test")
+        func iam(_ query: String) throws -> String {
+            try send(
+                "POST", server.url + "/", root, service: "iam", body: Array((query + "&Version=2010-05-08").utf8),
+                headers: [("Content-Type", "application/x-www-form-urlencoded")]
+            ).text
+        }
+        _ = try iam("Action=CreateUser&UserName=\(name)")
+        let actions = allowed.map { "\"\($0)\"" }.joined(separator: ",")
+        let policy =
+            #"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":[\#(actions)],"Resource":"*"}]}"#
+        let encoded = try #require(policy.addingPercentEncoding(withAllowedCharacters: .alphanumerics))
+        _ = try iam("Action=PutUserPolicy&UserName=\(name)&PolicyName=p&PolicyDocument=" + encoded)
+        let key = try iam("Action=CreateAccessKey&UserName=\(name)")
+        let document = try XMLReader.parse(Array(key.utf8))
+        let made = try #require(document.child("CreateAccessKeyResult")?.child("AccessKey"))
+        return Keys(
+            accessKey: try #require(made.text(of: "AccessKeyId")),
+            secretKey: try #require(made.text(of: "SecretAccessKey")))
     }
 
     func send(
@@ -85,29 +116,8 @@ import Testing
 
     @Test("ministack accepts the signatures of a user, corrects the region, and refuses the rest")
     func ministack() throws {
-        let server = try LoopbackServer(
-            [TestTools.program("ministack")],
-            environment: [
-                "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1", "AUTH": "true", "STATE_DIR": scratch("state"),
-            ]
-        )
-        let root = Keys(accessKey: "test", secretKey: "test")
-        func iam(_ query: String) throws -> String {
-            try send(
-                "POST", server.url + "/", root, service: "iam", body: Array((query + "&Version=2010-05-08").utf8),
-                headers: [("Content-Type", "application/x-www-form-urlencoded")]
-            ).text
-        }
-        _ = try iam("Action=CreateUser&UserName=front")
-        let policy =
-            "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Action%22%3A%22s3%3A%2A%22%2C%22Resource%22%3A%22%2A%22%7D%5D%7D"
-        _ = try iam("Action=PutUserPolicy&UserName=front&PolicyName=p&PolicyDocument=" + policy)
-        let key = try iam("Action=CreateAccessKey&UserName=front")
-        let document = try XMLReader.parse(Array(key.utf8))
-        let made = try #require(document.child("CreateAccessKeyResult")?.child("AccessKey"))
-        let keys = Keys(
-            accessKey: try #require(made.text(of: "AccessKeyId")),
-            secretKey: try #require(made.text(of: "SecretAccessKey")))
+        let server = try ministackServer()
+        let keys = try user("front", allowed: ["s3:*"], server)
         _ = try send("PUT", server.url + "/acme", keys)
         _ = try send("PUT", server.url + "/acme/boutique/x.tar", keys, body: bytes)
         let store = try store(server, keys)

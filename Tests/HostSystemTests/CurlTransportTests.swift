@@ -297,3 +297,85 @@ final class BlackHole {
         #expect(nothing.looked.count == 2)
     }
 }
+
+/// Bodies that are sent.
+@Suite struct CurlBodyTests {
+    let transport = CurlTransport(environment: [:])
+
+    @Test("a large body arrives as it is, whatever its method, and again on the next connection")
+    func large() throws {
+        let bytes = seededBytes(500_001)
+        let server = try FaultServer([
+            "/x": .init(steps: [
+                #"{"status":200}"#, #"{"status":503,"headers":{"Connection":"close"}}"#, #"{"status":200}"#,
+            ])
+        ])
+        for method in ["PUT", "POST", "PUT"] {
+            _ = try transport.perform(HTTPRequest(method, server.url + "/x", body: bytes), stop: .bounded())
+        }
+        let seen = try server.requests()
+        #expect(seen.map(\.method) == ["PUT", "POST", "PUT"])
+        #expect(seen.allSatisfy { $0.body.unicodeScalars.map { UInt8($0.value) } == bytes })
+        #expect(seen.allSatisfy { $0.header("Content-Length") == "500001" && $0.header("Expect") == nil })
+        #expect(seen.allSatisfy { $0.header("Transfer-Encoding") == nil })
+    }
+
+    @Test("libcurl repeats by itself what broke on a kept connection, unless a fresh one is asked for")
+    func repetition() throws {
+        func ask(isFresh: Bool) throws -> (HTTPResponse?, [String]) {
+            let server = try FaultServer([
+                "/x": .init(steps: [#"{"status":200}"#, #"{"close":"fin"}"#, #"{"status":201}"#])
+            ])
+            let transport = CurlTransport(environment: [:])
+            _ = try transport.perform(HTTPRequest("PUT", server.url + "/x", body: [1]), stop: .bounded())
+            let response = try? transport.perform(
+                HTTPRequest("PUT", server.url + "/x", body: [2, 3], needsFreshConnection: isFresh), stop: .bounded())
+            return (response, try server.requests().map(\.body))
+        }
+        let (response, bodies) = try ask(isFresh: true)
+        #expect(response == nil)
+        #expect(bodies == ["\u{1}", "\u{2}\u{3}"])
+        let (repeated, kept) = try ask(isFresh: false)
+        #expect(repeated?.status == 201)
+        #expect(kept == ["\u{1}", "\u{2}\u{3}", "\u{2}\u{3}"])
+    }
+
+    @Test("an answer that comes before the body was taken is one, and the body is not sent to its end")
+    func early() throws {
+        let program = """
+            import socket, sys
+            listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+            while True:
+                connection, _ = listener.accept()
+                data = b""
+                while b"\\r\\n\\r\\n" not in data:
+                    more = connection.recv(4096)
+                    if not more:
+                        break
+                    data += more
+                else:
+                    connection.sendall(b"HTTP/1.1 403 No\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nno")
+                connection.close()
+            """
+        let server = try LoopbackServer(["python3", "-c", program, "{port}"])
+        for _ in 0..<10 {
+            let response = try transport.perform(
+                HTTPRequest("PUT", server.url + "/x", body: seededBytes(16 << 20)), stop: .bounded())
+            #expect(response.status == 403 && response.text == "no")
+        }
+    }
+
+    @Test("a transfer in which nothing moves ends before its timeout")
+    func idle() throws {
+        let server = try FaultServer([
+            "/x": .init(steps: [#"{"status":200,"body":"a","headers":{"Content-Length":"9"}}"#])
+        ])
+        let failure = try #require(throws: HTTPFailure.self) {
+            try transport.perform(
+                HTTPRequest("PUT", server.url + "/x", body: [1], timeout: .seconds(90), idle: .seconds(1)),
+                stop: .bounded())
+        }
+        #expect(failure.kind == .stalled(.seconds(1)))
+        #expect(failure.mayHaveArrived && failure.isWorthRetrying)
+    }
+}

@@ -147,7 +147,9 @@ import Testing
 
     @Test(
         "nothing is written outside of the folder, nor under a name that is none",
-        arguments: ["up/x", "out/x", "../x", "a/../../x", "/x", "x/", "a//b", ".", "a/.", "", "nul\0l", "file/x", "loop/x"])
+        arguments: [
+            "up/x", "out/x", "../x", "a/../../x", "/x", "x/", "a//b", ".", "a/.", "", "nul\0l", "file/x", "loop/x",
+        ])
     func outside(key: String) throws {
         try Files.makeDirectories(scratch("outside"))
         try Files.symlink(target: "..", at: scratch("store/up"))
