@@ -234,15 +234,22 @@ import Testing
     }
 
     @Test(
+        "an object to copy from that is gone or another one is told apart from everything else",
+        arguments: [(200, "PreconditionFailed"), (412, "PreconditionFailed"), (404, "NoSuchKey"), (200, "NoSuchVersion")])
+    func copySourceGone(status: Int, code: String) throws {
+        let server = try server(post: [Self.created], put: [Self.error(status, code)], head: [Self.none])
+        let upload = try begin(server)
+        #expect(throws: CopySourceGone(object: "s3://acme/boutique/old+1.tar")) {
+            try upload.copy(part: 1, from: Self.object, range: 0..<10)
+        }
+    }
+
+    @Test(
         "an error inside 200 to a copied part is one, and what it means is told",
         arguments: [
-            (error(200, "PreconditionFailed"), StoreError.replaced(object: "s3://acme/boutique/old+1.tar")),
-            (error(412, "PreconditionFailed"), .replaced(object: "s3://acme/boutique/old+1.tar")),
-            (error(404, "NoSuchKey"), .removed(object: "s3://acme/boutique/old+1.tar")),
-            (error(200, "NoSuchVersion"), .removed(object: "s3://acme/boutique/old+1.tar")),
             (
                 error(200, "NoSuchUpload"),
-                .uploadLost(object: "s3://acme/boutique/b c.tar", reason: "NoSuchUpload, request REQ1: told")
+                StoreError.uploadLost(object: "s3://acme/boutique/b c.tar", reason: "NoSuchUpload, request REQ1: told")
             ),
             (
                 error(200, "AccessDenied"),
