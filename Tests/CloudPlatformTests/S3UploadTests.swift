@@ -235,7 +235,9 @@ import Testing
 
     @Test(
         "an object to copy from that is gone or another one is told apart from everything else",
-        arguments: [(200, "PreconditionFailed"), (412, "PreconditionFailed"), (404, "NoSuchKey"), (200, "NoSuchVersion")])
+        arguments: [
+            (200, "PreconditionFailed"), (412, "PreconditionFailed"), (404, "NoSuchKey"), (200, "NoSuchVersion"),
+        ])
     func copySourceGone(status: Int, code: String) throws {
         let server = try server(post: [Self.created], put: [Self.error(status, code)], head: [Self.none])
         let upload = try begin(server)
