@@ -34,7 +34,7 @@ FOLDER_MODES = (0o755, 0o755, 0o755, 0o755, 0o775, 0o750, 0o700)
 ODD_NAMES = (
     b"two  spaces",
     b" leading and trailing ",
-    "été à la plage – 写真.jpg".encode(),
+    "été à la plage, 写真.jpg".encode(),
     "e\u0301 decomposed".encode(),
     "déjà vu.txt".encode("latin-1"),
     b"-rf",
@@ -42,7 +42,7 @@ ODD_NAMES = (
     b"...",
     b"new\nline",
     b"tab\tand \x1b[31mescape",
-    b"quote's \"and\" $dollar `tick` \\backslash",
+    b'quote\'s "and" $dollar `tick` \\backslash',
     b"percent%2Fplus+hash#question?semicolon;",
     b"glob*[a-z]?",
     b"colon:equals=at@",
@@ -119,7 +119,7 @@ def large_sizes(files: int) -> list[int]:
 
 def write_sites(plan: Plan, base: bytes, available: list[Application], count: int, seed: int) -> list[bytes]:
     """Unpacks one application after the other until there are ``count`` files; each copy of a file differs from the others."""
-    sites = []
+    sites: list[bytes] = []
     written = 0
     while written < count:
         application = available[len(sites) % len(available)]
