@@ -17,8 +17,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="Benchmarks/run",
         description="Measures amorce against what people use today and prints one table of ratios.",
-        epilog="Exit status: 0 measured, 1 an output differs from the source tree or a side failed; with --strict also where a "
-        "promise is missed.",
+        epilog="Exit status: 0 measured, 1 an output differs from the source tree or a side failed; with --strict also "
+        "where a promise is missed.",
     )
     parser.add_argument("name", choices=sorted(SUITES), help="what to measure")
     parser.add_argument("--files", type=int, help="files in the tree; 100,000, for growth 400,000")

@@ -33,12 +33,13 @@ class Sample:
     processor: float
     # Of amorce alone, in bytes; None for the others.
     peak: int | None
-    uploaded: int = 0
-    stored: int = 0
+    # To the store, and left there; only of backups.
+    uploaded: int | None = None
+    stored: int | None = None
 
 
-# Bash functions for the pipelines: GNU time measures amorce's memory from a small process of its own, since the kernel lets a child
-# begin with its parent's peak.
+# Bash functions for the pipelines: GNU time measures amorce's memory from a small process of its own, since the kernel
+# lets a child begin with its parent's peak.
 PRELUDE = """
 set -euo pipefail
 amorce() { "$clock" --quiet --format=%M --output="$peak" "$binary" "$@"; }

@@ -1,6 +1,7 @@
 """File systems made for one measurement, and the images that trees are kept in.
 
-Every mount is in the mount namespace that Benchmarks/run made: nothing of it is left when the run ends, however it ends.
+Every mount is in the mount namespace that Benchmarks/run made: nothing of it is left when the run ends, however it
+ends.
 """
 
 import shutil
@@ -49,7 +50,7 @@ def run(*command: str) -> str:
 
 
 def make_image(image: Path, capacity: int) -> None:
-    """A sparse file with an empty, journalled ext4: all of its tables written, so that the kernel does not write them later."""
+    """A sparse file with an empty, journalled ext4; its tables are written at once, or the kernel would do it later."""
     with open(image, "wb") as file:
         file.truncate(capacity * 3 // 2 + (256 << 20))
     run("mkfs.ext4", "-q", "-F", "-i", "8192", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
@@ -82,7 +83,8 @@ def require_memory(count: int) -> None:
     )
     if available < count:
         raise BenchmarkFailure(
-            f"this run keeps {count / 1e9:.1f} GB in memory and {available / 1e9:.1f} GB are available; use fewer --files"
+            f"this run keeps {count / 1e9:.1f} GB in memory and {available / 1e9:.1f} GB are available; "
+            "use fewer --files"
         )
 
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from amorcebench.measure import Results
 
 MEGABYTE = 1_000_000
 MEBIBYTE = 1 << 20
+
+# One side in the table.
+Row = tuple[str, str, str, str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Target:
             return None
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
-    def row(self) -> tuple[str, ...]:
+    def row(self) -> tuple[str, str, str, str]:
         mark = {True: "ok", False: "MISSED", None: "not run"}[self.met]
         measured = "-" if self.value is None else f"{self.value:.2f}{self.unit}"
-        return (self.name, measured, f"{'at most' if self.at_most else 'at least'} {self.bound:g}{self.unit}", mark)
+        return (self.name, measured, f"{'at most' if self.at_most else 'at least'} {self.bound:.3g}{self.unit}", mark)
 
 
 @dataclass
@@ -52,36 +55,36 @@ class Report:
         return all(target.met is not False for target in self.targets)
 
     def text(self) -> str:
-        header = ("", "seconds", "least", "most", "command", "CPU s", "peak MiB", "sent MB", f"x {self.base}")
-        rows: list[tuple[str, ...]] = [header]
-        group = ""
-        for (current, side), samples in self.results.samples.items():
-            if current != group:
-                group = current
-                rows.append((group, *[""] * (len(header) - 1)))
-            seconds = [sample.seconds for sample in samples]
-            median = self.results.median
-            peak, ratio = median(group, side, "peak"), self.results.ratio(group, side, self.base)
-            uploaded = median(group, side, "uploaded")
-            rows.append(
-                (
-                    f"  {side}",
-                    f"{median(group, side):.2f}",
-                    f"{min(seconds):.2f}",
-                    f"{max(seconds):.2f}",
-                    f"{median(group, side, 'command'):.2f}",
-                    f"{median(group, side, 'processor'):.1f}",
-                    f"{peak / MEBIBYTE:.0f}" if peak else "",
-                    f"{uploaded / MEGABYTE:.0f}" if uploaded else "",
-                    f"{ratio:.2f}" if ratio else "",
-                )
-            )
         title = (
             f"{self.name}: {self.files:,} files, {self.size / 1e9:.2f} GB, seed {self.seed}, medians of {self.rounds} "
             f"round{'s' if self.rounds > 1 else ''}; seconds until all is on the disk"
         )
+        rows = [("", "seconds", "least", "most", "command", "CPU s", "peak MiB", "sent MB", f"x {self.base}")]
+        for group in dict.fromkeys(group for group, _ in self.results.samples):
+            rows.append((group, *[""] * 8))
+            rows += [self.row(group, side) for current, side in self.results.samples if current == group]
         promises = [("what is promised", "measured", "promise", ""), *(target.row() for target in self.targets)]
         return f"{title}\n\n{columns(rows)}\n\n{columns(promises)}"
+
+    def row(self, group: str, side: str) -> Row:
+        seconds = [sample.seconds for sample in self.results.samples[group, side]]
+
+        def median(what: str, decimals: int, unit: int = 1) -> str:
+            value = self.results.median(group, side, what)
+            return "" if value is None else f"{value / unit:.{decimals}f}"
+
+        ratio = self.results.ratio(group, side, self.base)
+        return (
+            f"  {side}",
+            median("seconds", 2),
+            f"{min(seconds):.2f}",
+            f"{max(seconds):.2f}",
+            median("command", 2),
+            median("processor", 1),
+            median("peak", 0, MEBIBYTE),
+            median("uploaded", 1, MEGABYTE),
+            "" if ratio is None else f"{ratio:.2f}",
+        )
 
     def json(self) -> str:
         samples = [
@@ -93,17 +96,12 @@ class Report:
         facts = {key: getattr(self, key) for key in ("name", "files", "size", "seed", "rounds", "versions")}
         return json.dumps({**facts, "samples": samples, "targets": targets}, indent=2) + "\n"
 
-    def write(self, path: Path) -> None:
-        path.write_text(self.json())
 
-
-def columns(rows: list[tuple[str, ...]]) -> str:
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
     """The first column to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)

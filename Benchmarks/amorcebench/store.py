@@ -2,17 +2,18 @@
 
     python -m amorcebench.store --rate BYTES_PER_SECOND --first-byte SECONDS
 
-Two addresses lead to the same objects, and are printed as the only two lines on standard output. The first is as fast as
-the machine. The second holds every connection, in both directions, to the rate that S3 gives one, and makes every answer
-wait as long as S3 does.
+Two addresses lead to the same objects, and are printed as the only two lines on standard output. The first is as fast
+as the machine. The second holds every connection, in both directions, to the rate that S3 gives one, and makes every
+answer wait as long as S3 does.
 
-Objects live in memory and go with the process. Signatures are not checked, and there are no versions and no access rules:
-the tests have judges for that. Two requests are not S3's: ``GET /?statistics`` tells in JSON what has gone over the wire,
-``DELETE /`` forgets every object.
+Objects live in memory and go with the process. Signatures are not checked, and there are no versions and no access
+rules: the tests have judges for that. Two requests are not S3's: ``GET /?statistics`` tells in JSON what has gone over
+the wire, ``DELETE /`` forgets every object.
 
-An object is a list of pieces of memory files. A multipart upload joins its parts without copying them, and UploadPartCopy
-takes pieces of another object: both cost S3's users a request and no bytes of their own. An ETag is opaque, in the form of
-a multipart upload's, so that nobody takes it for an MD5 (which would cost the server more than all else).
+An object is a list of pieces of memory files. A multipart upload joins its parts without copying them, and
+UploadPartCopy takes pieces of another object: both cost S3's users a request and no bytes of their own. An ETag is
+opaque, in the form of a multipart upload's, so that nobody takes it for an MD5, which would cost the server more than
+all else.
 """
 
 import argparse

@@ -35,12 +35,12 @@ def restore(bench: Workbench, report: Report) -> None:
     report.size = size_of(source)
     bench.upload(bench.archive(report.files, "tar.gz", source), "site.tar.gz")
     bench.upload(bench.archive(report.files, "tar.zst", source), "site.tar.zst")
-    own = {"own": "s3://bench/own/", "own_file": f"file://{bench.work}/own/", "source": str(source)}
+    own = {"own": "s3://bench/own/", "own_file": f"file://{bench.work}/own/"}
     (bench.work / "own").mkdir()
     restic = sides.restore_restic(str(source))
     if bench.wants(sides.restore_own()):
-        bench.prepare(sides.OWN_BACKUP, **own, prefix="own")
-        bench.prepare(sides.OWN_LOCAL_BACKUP, **own)
+        bench.prepare(sides.OWN_BACKUP, source=str(source), prefix="own")
+        bench.prepare(sides.OWN_LOCAL_BACKUP, source=str(source), **own)
     if bench.wants(restic):
         bench.prepare(sides.RESTIC_INITIALISE)
         bench.prepare(sides.RESTIC_BACKUP, source=str(source))

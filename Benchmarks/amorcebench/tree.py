@@ -1,7 +1,7 @@
-"""The tree that everything is measured on: real PHP applications under many site folders, uploads, links and odd names, by seed.
+"""The tree that everything is measured on: real PHP applications under many site folders, uploads, links, odd names.
 
-The same seed, number of files and package versions give the same tree, byte for byte. All times are whole seconds, since the tar
-format that the peers write by default holds no more.
+The same seed, number of files and package versions give the same tree, byte for byte. All times are whole seconds, since
+the tar format that the peers write by default holds no more.
 """
 
 import math
@@ -118,7 +118,7 @@ def large_sizes(files: int) -> list[int]:
 
 
 def write_sites(plan: Plan, base: bytes, available: list[Application], count: int, seed: int) -> list[bytes]:
-    """Unpacks one application after the other until there are ``count`` files; each copy of a file differs from the others."""
+    """Unpacks one application after the other until there are ``count`` files, no two copies of a file alike."""
     sites: list[bytes] = []
     written = 0
     while written < count:
@@ -237,15 +237,18 @@ def change(root: Path, seed: int) -> Changes:
             file.seek(0, os.SEEK_END)
             file.write(b"\n// changed: %d\n" % rng.getrandbits(64))
         os.utime(full, (CHANGED_AT, CHANGED_AT))
+    touched = {os.path.dirname(path) for path in chosen[changed:]}
     for path in chosen[changed:]:
         os.unlink(os.path.join(base, path))
     for number in range(added):
-        full = os.path.join(base, rng.choice(folders), b"added-%d.php" % number)
+        folder = rng.choice(folders)
+        touched.add(folder)
+        full = os.path.join(base, folder, b"added-%d.php" % number)
         with open(full, "xb") as file:
             file.write(b"<?php // %s\n" % rng.randbytes(rng.randrange(200, 6_000)).hex().encode())
         os.utime(full, (CHANGED_AT, CHANGED_AT))
-    for path in {os.path.dirname(path) for path in chosen} | set(folders):
-        os.utime(os.path.join(base, path), (CHANGED_AT, CHANGED_AT))
+    for folder in touched:
+        os.utime(os.path.join(base, folder), (CHANGED_AT, CHANGED_AT))
     return Changes(changed, added, deleted)
 
 
