@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from amorcebench.measure import Results
@@ -10,8 +9,8 @@ from amorcebench.measure import Results
 MEGABYTE = 1_000_000
 MEBIBYTE = 1 << 20
 
-# One side in the table.
-Row = tuple[str, str, str, str, str, str, str, str, str]
+# The cells of one line of a table.
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Target:
             return None
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
-    def row(self) -> tuple[str, str, str, str]:
+    def row(self) -> Row:
         mark = {True: "ok", False: "MISSED", None: "not run"}[self.met]
         measured = "-" if self.value is None else f"{self.value:.2f}{self.unit}"
         return (self.name, measured, f"{'at most' if self.at_most else 'at least'} {self.bound:.3g}{self.unit}", mark)
@@ -59,7 +58,9 @@ class Report:
             f"{self.name}: {self.files:,} files, {self.size / 1e9:.2f} GB, seed {self.seed}, medians of {self.rounds} "
             f"round{'s' if self.rounds > 1 else ''}; seconds until all is on the disk"
         )
-        rows = [("", "seconds", "least", "most", "command", "CPU s", "peak MiB", "sent MB", f"x {self.base}")]
+        rows: list[Row] = [
+            ("", "seconds", "least", "most", "command", "CPU s", "peak MiB", "sent MB", f"x {self.base}")
+        ]
         for group in dict.fromkeys(group for group, _ in self.results.samples):
             rows.append((group, *[""] * 8))
             rows += [self.row(group, side) for current, side in self.results.samples if current == group]
@@ -97,7 +98,7 @@ class Report:
         return json.dumps({**facts, "samples": samples, "targets": targets}, indent=2) + "\n"
 
 
-def columns(rows: Sequence[tuple[str, ...]]) -> str:
+def columns(rows: list[Row]) -> str:
     """The first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -1,8 +1,8 @@
 """The pipelines that people use today, each with the best flags known for it, and amorce's.
 
 Every one restores as root what root owns, so ``tar`` need not set owners. Variables: ``$to`` the folder to restore
-into, ``$source`` the tree, ``$own`` and ``$own_file`` the address of amorce's backups in the store and on the local disk,
-``$repository`` restic's, ``$manifest`` and ``$data`` what limit.c reads, ``$threads`` the number of processors.
+into, ``$source`` the tree, ``$own`` and ``$own_file`` the address of amorce's backups in the store and on the local
+disk, ``$repository`` restic's, ``$manifest`` and ``$data`` what limit.c reads, ``$threads`` the number of processors.
 """
 
 from amorcebench.measure import Side

@@ -1,7 +1,7 @@
 """The tree that everything is measured on: real PHP applications under many site folders, uploads, links, odd names.
 
-The same seed, number of files and package versions give the same tree, byte for byte. All times are whole seconds, since
-the tar format that the peers write by default holds no more.
+The same seed, number of files and package versions give the same tree, byte for byte. All times are whole seconds,
+since the tar format that the peers write by default holds no more.
 """
 
 import math
