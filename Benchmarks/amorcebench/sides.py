@@ -2,7 +2,8 @@
 
 Every one restores as root what root owns, so ``tar`` need not set owners. Variables: ``$to`` the folder to restore
 into, ``$source`` the tree, ``$own`` and ``$own_file`` the address of amorce's backups in the store and on the local
-disk, ``$repository`` restic's, ``$manifest`` and ``$data`` what limit.c reads, ``$threads`` the number of processors.
+disk, ``$repository`` and ``$restic_cache`` restic's, ``$manifest`` and ``$data`` what limit.c reads, ``$threads`` the
+number of processors.
 """
 
 from amorcebench.measure import Side
@@ -16,8 +17,7 @@ TAR_ZSTD_AWS = "tar | zstd -T0 | aws"
 
 AWS = "aws s3 cp --only-show-errors"
 RSYNC_PORT = 8730
-# For restic: no cache, since a new instance has none.
-RESTIC_COMMAND = 'restic --quiet --no-cache --option s3.connections=16 --repo "$repository"'
+RESTIC_COMMAND = 'restic --quiet --cache-dir "$restic_cache" --option s3.connections=16 --repo "$repository"'
 
 
 def download(key: str) -> dict[str, str]:
@@ -52,8 +52,14 @@ def restore_gzip() -> list[Side]:
 
 
 def restore_restic(source: str) -> Side:
-    """restic restores a tree below the whole path that it was saved from."""
-    return Side(RESTIC, f'{RESTIC_COMMAND} restore latest --target "$to"', below=source.lstrip("/"))
+    """restic restores a tree below the whole path that it was saved from.
+
+    The cache begins empty, as on a new instance; without any, restic asks for the folders one at a time.
+    """
+    script = (
+        f'restic_cache=$(mktemp --directory); {RESTIC_COMMAND} restore latest --target "$to"; rm -r "$restic_cache"'
+    )
+    return Side(RESTIC, script, below=source.lstrip("/"))
 
 
 def restore_rsync() -> Side:

@@ -87,6 +87,7 @@ class Workbench:
             "PATH": f"{self.cache / 'venv/bin'}:{programs / 'bin'}:{self.cache}:{os.environ['PATH']}",
             "LD_LIBRARY_PATH": libraries,
             "HOME": str(self.work),
+            "TMPDIR": str(self.work),
             "LC_ALL": "C.UTF-8",
             "binary": str(self.options.amorce),
             "clock": str(programs / "bin/time"),
@@ -99,6 +100,7 @@ class Workbench:
             "AWS_CONFIG_FILE": str(aws),
             "RCLONE_CONFIG": str(rclone),
             "RESTIC_PASSWORD": "made-up-password",
+            "restic_cache": str(self.work / "restic"),
             **self.store_environment(self.plain),
         }
 
