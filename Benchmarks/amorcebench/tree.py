@@ -27,7 +27,8 @@ OLDEST = 1_100_000_000
 NEWEST = 1_750_000_000
 CHANGED_AT = 1_760_000_000
 
-FILE_MODES = (0o644, 0o644, 0o644, 0o644, 0o644, 0o640, 0o664, 0o600, 0o755, 0o444)
+# Nothing that its owner cannot read and write: amorce adds these bits to whatever it restores, on purpose.
+FILE_MODES = (0o644, 0o644, 0o644, 0o644, 0o644, 0o640, 0o664, 0o600, 0o755)
 FOLDER_MODES = (0o755, 0o755, 0o755, 0o755, 0o775, 0o750, 0o700)
 
 # Each is made once per tree, in the first site.
@@ -49,7 +50,7 @@ ODD_NAMES = (
     b"n" * 255,
     b"/".join([b"d" * 60] * 4) + b"/longer than a tar header holds",
 )
-ODD_MODES = (0o000, 0o111, 0o400, 0o777)
+ODD_MODES = (0o666, 0o611, 0o604, 0o777)
 ODD_TIMES = (0, 1, 946_684_799, 2_208_988_800)
 
 
