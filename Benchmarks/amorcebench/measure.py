@@ -39,11 +39,11 @@ class Sample:
 
 
 # Bash functions for the pipelines: GNU time measures amorce's memory from a small process of its own, since the kernel
-# lets a child begin with its parent's peak.
+# lets a child begin with its parent's peak. Records of 256 KiB make tar a tenth faster than its 10 KiB.
 PRELUDE = """
 set -euo pipefail
 amorce() { "$clock" --quiet --format=%M --output="$peak" "$binary" "$@"; }
-untar() { tar --extract --preserve-permissions --no-same-owner --directory="$to"; }
+untar() { tar --extract --blocking-factor=512 --preserve-permissions --no-same-owner --directory="$to"; }
 """
 
 

@@ -92,7 +92,7 @@ OWN_BACKUP = Side(AMORCE, 'amorce backup --from "$source" --to "s3://bench/$pref
 OWN_RESTORE = Side(AMORCE, 'amorce restore --from "s3://bench/$prefix/" --to "$to"')
 OWN_LOCAL_BACKUP = Side(AMORCE, 'amorce backup --from "$source" --to "$own_file"', reads_source=True)
 
-TAR = 'tar --create --directory="$source" . | zstd --threads=0 --stdout'
+TAR = 'tar --create --blocking-factor=512 --directory="$source" . | zstd --threads=0 --stdout'
 TAR_BACKUPS = [
     Side(TAR_ZSTD_AWS, f"{TAR} | {AWS} - s3://bench/$prefix/site.tar.zst", reads_source=True),
     Side("tar | zstd -T0 | s5cmd", f"{TAR} | s5cmd pipe s3://bench/$prefix/site.tar.zst", reads_source=True),
