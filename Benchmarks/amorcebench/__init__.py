@@ -1,0 +1,1 @@
+"""Benchmarks of amorce against what people use today; see Benchmarks/README.md."""
