@@ -196,11 +196,13 @@ def write_links(plan: Plan, base: bytes, sites: list[bytes], files: int) -> None
         path = os.path.join(sites[number % len(sites)], b"hard", b"link-%d" % number)
         make_folders(plan, base, os.path.dirname(path))
         os.link(os.path.join(base, target), os.path.join(base, path))
-    folders = sorted(plan.folders)
+    # Debian's restic does not keep the target of a symbolic link that is not UTF-8; such names themselves it does.
+    folders = sorted(filter(is_utf8, plan.folders))
+    names = list(filter(is_utf8, plan.files))
     for number in range(int(files * SYMBOLIC_LINK_SHARE)):
         folder = os.path.join(sites[number % len(sites)], b"soft")
         make_folders(plan, base, folder)
-        target = plan.rng.choice(folders if number % 4 == 0 else plan.files)
+        target = plan.rng.choice(folders if number % 4 == 0 else names)
         inside = b"nowhere" if number % 50 == 7 else os.path.relpath(target, folder)
         full = os.path.join(base, folder, b"link-%d" % number)
         os.symlink(inside, full)
@@ -208,6 +210,14 @@ def write_links(plan: Plan, base: bytes, sites: list[bytes], files: int) -> None
         os.utime(full, (time, time), follow_symlinks=False)
     for number in range(max(1, int(files * EMPTY_FOLDER_SHARE))):
         make_folders(plan, base, os.path.join(sites[number % len(sites)], b"cache", b"empty %d" % number))
+
+
+def is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def set_folders(plan: Plan, base: bytes) -> None:
