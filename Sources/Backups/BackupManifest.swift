@@ -175,11 +175,12 @@ enum ManifestText {
                 let digit = Int64(line[index]) - 0x30
                 guard (0...9).contains(digit) else { throw problem() }
                 let (product, tooLarge) = value.multipliedReportingOverflow(by: 10)
-                let (sum, stillTooLarge) = product.addingReportingOverflow(digit)
+                // Downwards, so that the least number fits too.
+                let (sum, stillTooLarge) = product.addingReportingOverflow(isNegative ? -digit : digit)
                 if tooLarge || stillTooLarge { throw problem() }
                 value = sum
             }
-            return isNegative ? -value : value
+            return value
         }
 
         mutating func count() throws(ArchiveError) -> Int {
@@ -205,9 +206,16 @@ enum ManifestText {
             return sum
         }
 
+        /// To be called behind the last field.
+        func finish() throws(ArchiveError) {
+            if position <= end { throw problem() }
+        }
+
         mutating func name() throws(ArchiveError) -> [UInt8] {
             let field = try take()
-            guard !field.isEmpty, let name = ManifestText.unescaped(Array(line[field])) else { throw problem() }
+            guard !field.isEmpty, let name = ManifestText.unescaped(Array(line[field])), !name.contains(0) else {
+                throw problem()
+            }
             return name
         }
     }
@@ -260,6 +268,12 @@ struct ManifestMember: Equatable {
             isDead = false
         default: throw .damaged("a line of the manifest is of no known kind")
         }
+        try fields.finish()
+        guard member.start <= FrameExtraction.largestFrame, member.count <= FrameExtraction.largestFrame,
+            member.fileOffset >= 0, member.fileOffset <= size - Int64(member.count),
+            // What has all bytes of a file is no piece.
+            (kind == UInt8(ascii: "p")) == member.isPiece
+        else { throw .damaged("a line of the manifest makes no sense", entry: Printable.text(member.path)) }
     }
 
     var text: String {
@@ -313,11 +327,21 @@ final class ManifestReader {
             offset: try fields.number(), length: try fields.count(), unpacked: try fields.count(),
             sha256: try fields.sha256(), files: 0, contents: [])
         let holdsFiles = kind == UInt8(ascii: "F")
+        guard frame.offset == position else { throw ArchiveError.damaged("the manifest's frames leave a gap") }
+        guard frame.length <= FrameExtraction.largestFrame, frame.unpacked <= FrameExtraction.largestFrame,
+            Int64(frame.length) <= header.size - position
+        else { throw ArchiveError.damaged("the manifest names a frame that cannot be") }
         if holdsFiles {
             frame.files = try fields.count()
-            frame.contents = try lines.take(try fields.count())
+            let size = try fields.count()
+            try fields.finish()
+            frame.contents = try lines.take(size)
+            guard frame.files <= frame.contents.count else {
+                throw ArchiveError.damaged("a frame with more files than lines")
+            }
+        } else {
+            try fields.finish()
         }
-        guard frame.offset == position else { throw ArchiveError.damaged("the manifest's frames leave a gap") }
         position += Int64(frame.length)
         frames += 1
         files += frame.files
@@ -352,6 +376,7 @@ final class ManifestReader {
         case UInt8(ascii: "R"): last = .root(modified: try fields.number())
         default: throw ArchiveError.damaged("a line of the manifest is of no known kind")
         }
+        try fields.finish()
         pending = try lines.next()
         return last
     }
@@ -359,6 +384,7 @@ final class ManifestReader {
     private func checkEnd(_ line: [UInt8]) throws {
         var fields = ManifestText.Fields(Array(line.dropFirst(4)))
         let stated = [try fields.count(), try fields.count(), try fields.count(), try fields.count()]
+        try fields.finish()
         guard stated == [frames, files, links, directories], files == header.files, try lines.next() == nil else {
             throw ArchiveError.damaged("the manifest's last line does not fit what stands above it")
         }

@@ -85,6 +85,12 @@ public struct ScannedTree: Sendable {
         return path
     }
 
+    /// Of a file, also of one that is a hard link to an earlier one.
+    public func fileSize(_ index: Int) -> Int64 {
+        let entry = entries[index]
+        return entry.kind == .hardLink ? entries[Int(entry.size)].size : entry.size
+    }
+
     public func linkTarget(_ index: Int) -> [UInt8] {
         let entry = entries[index]
         let start = Int(entry.nameStart) + Int(entry.nameLength)
@@ -252,13 +258,14 @@ public struct ScannedTree: Sendable {
                 }
                 return
             }
-            if kind == .regular && status.st_nlink > 1 {
+            // A file may be mounted from elsewhere, and its inode's number mean another one here.
+            if kind == .regular && status.st_nlink > 1 && status.st_dev == root.device {
                 batch.shared.append((batch.entries.count, UInt64(status.st_ino)))
             }
             batch.entries.append(
                 Entry(
                     kind: kind, mode: UInt16(status.st_mode & 0o7777), size: kind == .regular ? Int64(status.st_size) : 0,
-                    modified: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
+                    modified: status.st_mtim.nanoseconds,
                     directory: 0, nameStart: UInt32(batch.names.count), nameLength: UInt16(bytes.count),
                     targetLength: UInt16(target.count)))
             batch.names += bytes
@@ -337,7 +344,7 @@ public final class SourceTree: Sendable {
         self.path = path
         self.descriptor = descriptor
         device = status.st_dev
-        modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+        modified = status.st_mtim.nanoseconds
         mode = UInt16(status.st_mode & 0o7777)
     }
 

@@ -102,7 +102,7 @@ struct FramedSite {
     /// The unpacked text of a manifest: its head and the rest, each a frame of its own.
     func manifest(_ key: String) throws -> [UInt8] {
         let packed = try #require(store[BackupKey.manifest(of: key)])
-        return try Program.check(["zstd", "-qdc"], input: packed)
+        return try Program.check(["zstd", "-qdc", scratch.write("out/packed", packed)])
     }
 }
 
@@ -186,7 +186,7 @@ struct RandomTree {
         let directory = directories.randomElement(using: &random) ?? []
         let new = inside(directory, name())
         switch random.below(16) {
-        case 0, 1: try tree.makeDirectory(new, mode: [0o755, 0o700, 0o555, 0o2775, 0o000].randomElement(using: &random) ?? 0)
+        case 0, 1: try tree.makeDirectory(new, mode: [0o755, 0o700, 0o555, 0o1777, 0o000].randomElement(using: &random) ?? 0)
         case 2:
             try tree.makeSymlink(new, to: name())
             try tree.setTime(new, time())
