@@ -95,7 +95,7 @@ public enum FrameExtraction {
             directory: directory, owner: options.owner.map { TreeRoot.Ownership(owner: $0.owner, group: $0.group) },
             isEmpty: !isContinued)
         if !isContinued { try checkRoom(directory, options) }
-        let work = FrameWork(root, options)
+        let work = FrameWork(root, options, isContinued: isContinued)
         var result = Result()
         do {
             let reader = FrameReader(limit: options.size, open: open)
@@ -232,7 +232,7 @@ public enum FrameExtraction {
         stop: StopFlag
     ) throws {
         // Of an interrupted run some links are there already.
-        var writer = TreeWriter(root, replacesEarlier: true)
+        var writer = TreeWriter(root, replacesEarlier: options.journal?.hasFrames ?? false)
         let limits = options.limits
         var rootTime: Int64?
         while let next = try last() {
@@ -331,6 +331,7 @@ private final class FrameWork: @unchecked Sendable {
     private let monitor = Monitor()
     private let root: TreeRoot
     private let options: FrameExtraction.Options
+    private let isContinued: Bool
     private var buffers: [PackBuffer] = []
     private var total = Written()
     private var large: [[UInt8]: Large] = [:]
@@ -353,8 +354,9 @@ private final class FrameWork: @unchecked Sendable {
         }
     }
 
-    init(_ root: TreeRoot, _ options: FrameExtraction.Options) {
+    init(_ root: TreeRoot, _ options: FrameExtraction.Options, isContinued: Bool) {
         self.root = root
+        self.isContinued = isContinued
         self.options = options
         queue = WorkQueue(room: options.threads + 1)
     }
@@ -371,7 +373,8 @@ private final class FrameWork: @unchecked Sendable {
     /// One thread's work.
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]) throws {
         let ownsUmask = root.takeOwnUmask()
-        var writer = TreeWriter(root, replacesEarlier: true, lostModeBits: ownsUmask ? 0 : nil)
+        // A name comes once; what is there already can only be an interrupted run's.
+        var writer = TreeWriter(root, replacesEarlier: isContinued, lostModeBits: ownsUmask ? 0 : nil)
         let reader = try ZstdFrameReader()
         let unpacked = PackBuffer(room: 3 << 20)
         var reported = 0

@@ -21,6 +21,7 @@ public final class MemoryStore: WritableStore {
         var delivered = 0
         var aborted = 0
         var copiesUntilGone: Int?
+        var beforeList: (@Sendable () throws -> Void)?
         var beforeSend: (@Sendable (Int) throws -> Void)?
     }
 
@@ -72,6 +73,9 @@ public final class MemoryStore: WritableStore {
     /// Called before each part that is sent, with its number.
     public func beforeSend(_ body: (@Sendable (Int) throws -> Void)?) { state.withLock { $0.beforeSend = body } }
 
+    /// Called before each listing, which a new backup makes when the tree is scanned and nothing is read.
+    public func beforeList(_ body: (@Sendable () throws -> Void)?) { state.withLock { $0.beforeList = body } }
+
     // MARK: ObjectStore
 
     private func object(_ key: String, _ stored: Stored) -> StoredObject {
@@ -80,7 +84,8 @@ public final class MemoryStore: WritableStore {
     }
 
     public func list(prefix: String, stop: StopFlag) throws -> [StoredObject] {
-        state.withLock { state in
+        try state.withLock { $0.beforeList }?()
+        return state.withLock { state in
             state.objects.filter { $0.key.hasPrefix(prefix) }.map { object($0.key, $0.value) }
         }
     }
