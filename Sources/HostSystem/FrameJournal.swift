@@ -74,7 +74,11 @@ public final class FrameJournal: Sendable {
         return try Files.names(in: path).isEmpty ? nil : status
     }
 
-    deinit { close(descriptor) }
+    deinit {
+        // Closing alone would leave it to a child that another thread has forked and that has not reached its exec (flock(2)).
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
+    }
 
     /// Whether an earlier run has written anything.
     var hasFrames: Bool { !known.isEmpty }

@@ -1,6 +1,7 @@
 /// Random numbers that are the same in every run with the same seed (SplitMix64, Steele, Lea and Flood 2014).
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
+    private static let block = 256 << 10
 
     public init(_ seed: UInt64) { state = seed }
 
@@ -23,6 +24,15 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
         result.reserveCapacity(count + 8)
         let word = next()
         while result.count < count {
+            // Of large ones only the first bytes are new: this is quick, and still no two places are the same.
+            if result.count == Self.block {
+                let first = result
+                while result.count < count {
+                    withUnsafeBytes(of: next()) { result += $0 }
+                    result += first.dropFirst(8)
+                }
+                break
+            }
             let piece = result.count & 64 == 0 ? next() : word
             withUnsafeBytes(of: piece) { result += $0 }
         }
