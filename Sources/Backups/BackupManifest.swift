@@ -39,7 +39,8 @@ public struct BackupHeader: Sendable, Equatable {
     var text: String {
         let fields = [
             (Self.format, "\(Self.version)"), ("app", Self.escaped(app)), ("environment", Self.escaped(environment)),
-            ("time", UTCStamp(secondsSince1970: time).basic), ("source", Self.escaped(source)), ("made-by", Self.escaped(madeBy)),
+            ("time", UTCStamp(secondsSince1970: time).basic), ("source", Self.escaped(source)),
+            ("made-by", Self.escaped(madeBy)),
             ("size", "\(size)"), ("copied", "\(copied)"), ("files", "\(files)"), ("bytes", "\(bytes)"),
         ]
         return fields.map { "\($0)\t\($1)\n" }.joined() + "\n"
@@ -125,7 +126,8 @@ enum ManifestText {
                 position += 1
             } else {
                 guard position + 2 < text.count,
-                    let byte = [UInt8](hex: String(decoding: text[(position + 1)...(position + 2)], as: UTF8.self))?.first
+                    let byte = [UInt8](hex: String(decoding: text[(position + 1)...(position + 2)], as: UTF8.self))?
+                        .first
                 else { return nil }
                 result.append(byte)
                 position += 3
@@ -433,7 +435,8 @@ final class ManifestWriter {
         var line: [UInt8]
         switch last {
         case .symlink(let path, let target, let modified):
-            line = "L\t\(modified)\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)
+            line =
+                "L\t\(modified)\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)
             links += 1
         case .hardLink(let path, let target):
             line = "H\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)

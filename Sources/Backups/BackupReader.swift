@@ -38,7 +38,9 @@ struct BackupReader {
                 last: { try reader.nextLast() },
                 open: { try store.open(object, from: $0, memory: options.memory, stop: stop) { _ in } })
             // What an earlier run wrote is not counted in bytes.
-            if done.files != reader.header.files || done.framesKept == 0 && done.bytes != reader.header.bytes { throw ArchiveError.damaged("not all of its files were restored") }
+            if done.files != reader.header.files || done.framesKept == 0 && done.bytes != reader.header.bytes {
+                throw ArchiveError.damaged("not all of its files were restored")
+            }
             if done.files == 0 { throw ArchiveError.damaged("it holds no file") }
             try extraction.journal?.remove()
             return RestoreArchive.Result(

@@ -364,8 +364,10 @@ public struct CreateBackup: Sendable {
 /// Names of files that are compressed already.
 enum PackedNames {
     private static let endings: Set<String> = [
-        "7z", "aac", "apk", "avi", "avif", "br", "bz2", "deb", "docx", "flac", "flv", "gif", "gz", "heic", "heif", "jar",
-        "jpeg", "jpg", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "odt", "ogg", "ogv", "opus", "phar", "png",
+        "7z", "aac", "apk", "avi", "avif", "br", "bz2", "deb", "docx", "flac", "flv", "gif", "gz", "heic", "heif",
+        "jar",
+        "jpeg", "jpg", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "odt", "ogg", "ogv", "opus", "phar",
+        "png",
         "pptx", "rar", "rpm", "tgz", "txz", "webm", "webp", "woff", "woff2", "xlsx", "xz", "zip", "zst",
     ]
 

@@ -152,7 +152,8 @@ public struct ExclusionPatterns: Sendable {
         while let low = rest.popFirst() {
             if low == UInt8(ascii: "]") && !isFirst { return (isIn != isNegated, rest) }
             isFirst = false
-            if low == UInt8(ascii: "["), rest.first == UInt8(ascii: ":"), let end = rest.firstIndex(of: UInt8(ascii: "]")),
+            if low == UInt8(ascii: "["), rest.first == UInt8(ascii: ":"),
+                let end = rest.firstIndex(of: UInt8(ascii: "]")),
                 rest[end - 1] == UInt8(ascii: ":"), end - 1 > rest.startIndex
             {
                 let name = String(decoding: rest[(rest.startIndex + 1)..<(end - 1)], as: UTF8.self)

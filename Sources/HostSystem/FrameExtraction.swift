@@ -123,7 +123,8 @@ public enum FrameExtraction {
                     number += 1
                     progress(
                         Progress(
-                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size, items: work.written.files,
+                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size,
+                            items: work.written.files,
                             totalItems: options.files))
                 }
                 work.queue.finish()
@@ -228,7 +229,8 @@ public enum FrameExtraction {
     }
 
     private static func finish(
-        _ root: TreeRoot, _ options: Options, implied: [TreeWriter.Directory], last: () throws -> Last?, _ result: inout Result,
+        _ root: TreeRoot, _ options: Options, implied: [TreeWriter.Directory], last: () throws -> Last?,
+        _ result: inout Result,
         stop: StopFlag
     ) throws {
         // Of an interrupted run some links are there already.
@@ -540,7 +542,8 @@ private final class FrameCheck: @unchecked Sendable {
             guard ExtractionPolicy.isPlain(member.path, limits: limits) else {
                 throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(member.path))
             }
-            guard member.count >= 0, member.fileOffset >= 0, member.fileOffset <= member.size - Int64(member.count) else {
+            guard member.count >= 0, member.fileOffset >= 0, member.fileOffset <= member.size - Int64(member.count)
+            else {
                 throw ArchiveError.damaged("a piece lies outside of its file", entry: Printable.text(member.path))
             }
             if member.fileOffset == 0 {
@@ -552,7 +555,9 @@ private final class FrameCheck: @unchecked Sendable {
             guard member.start == position else { throw differs(member) }
             _ = try take(member.count, of: member)
             if member.fileOffset + Int64(member.count) == member.size {
-                guard try take(TarMember.padding(after: member.size), of: member).isAllZero else { throw differs(member) }
+                guard try take(TarMember.padding(after: member.size), of: member).isAllZero else {
+                    throw differs(member)
+                }
             }
         }
         if position != bytes.count { throw ArchiveError.damaged("a frame holds more than the manifest describes") }

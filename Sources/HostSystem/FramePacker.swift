@@ -73,7 +73,10 @@ public final class FramePacker {
     /// the file is gone.
     public func pack(pieceOf index: Int, offset: Int64, count: Int, level: Int) throws -> PackedFrame {
         let path = tree.path(index)
-        guard let file = try large.open(index, planned: tree.fileSize(index), { () throws(HostError) in try openFile(path) }) else {
+        guard
+            let file = try large.open(
+                index, planned: tree.fileSize(index), { () throws(HostError) in try openFile(path) })
+        else {
             vanished.append(path)
             return try finish(level: level)
         }

@@ -105,6 +105,8 @@ public struct ScannedTree: Sendable {
     /// The entry of that path.
     public func index(of path: [UInt8]) -> Int? {
         let slash = path.lastIndex(of: 0x2f)
+        // The root's own names have no slash before them.
+        if slash == 0 { return nil }
         let parent = slash.map { Array(path[..<$0]) } ?? []
         guard let number = directoryNumbers[parent] else { return nil }
         let wanted = path[(slash.map { $0 + 1 } ?? 0)...]
@@ -219,7 +221,8 @@ public struct ScannedTree: Sendable {
             }
         }
 
-        private func add(_ name: [CChar], of directory: CInt, to batch: inout Batch, _ passed: inout PassedOver) throws {
+        private func add(_ name: [CChar], of directory: CInt, to batch: inout Batch, _ passed: inout PassedOver) throws
+        {
             let bytes = name.nameBytes
             let path = batch.path.isEmpty ? bytes : batch.path + [0x2f] + bytes
             var status = stat()
@@ -264,7 +267,8 @@ public struct ScannedTree: Sendable {
             }
             batch.entries.append(
                 Entry(
-                    kind: kind, mode: UInt16(status.st_mode & 0o7777), size: kind == .regular ? Int64(status.st_size) : 0,
+                    kind: kind, mode: UInt16(status.st_mode & 0o7777),
+                    size: kind == .regular ? Int64(status.st_size) : 0,
                     modified: status.st_mtim.nanoseconds,
                     directory: 0, nameStart: UInt32(batch.names.count), nameLength: UInt16(bytes.count),
                     targetLength: UInt16(target.count)))
@@ -275,7 +279,9 @@ public struct ScannedTree: Sendable {
         private static func target(_ directory: CInt, _ name: [CChar]) -> [UInt8]? {
             var buffer = [UInt8](repeating: 0, count: 4096)
             let length = buffer.withUnsafeMutableBytes { bytes in
-                bytes.baseAddress.map { readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count) }
+                bytes.baseAddress.map {
+                    readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count)
+                }
                     ?? -1
             }
             return length > 0 ? Array(buffer.prefix(length)) : nil

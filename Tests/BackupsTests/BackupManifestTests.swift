@@ -23,7 +23,8 @@ struct BackupManifestTests {
         }
         func frame(_ length: Int) -> FrameExtraction.Frame {
             FrameExtraction.Frame(
-                offset: 0, length: length, unpacked: length * 3, sha256: [UInt8](repeating: UInt8(length), count: 32), files: 0,
+                offset: 0, length: length, unpacked: length * 3, sha256: [UInt8](repeating: UInt8(length), count: 32),
+                files: 0,
                 contents: [])
         }
         try writer.add(frame(7), members: members)
@@ -95,8 +96,12 @@ struct BackupManifestTests {
         // Names that are no UTF-8 are lost on the way through a String, so the text is looked at as such.
         _ = try? Contents(plain)
         var forged = ForgedBackup()
-        forged.frames = [[.init("a"), .init("b")], [.init("c", "xx", size: 4)], [.init("c", "yy", offset: 2, size: 4)]]
-        forged.last = [.symlink(path: [0x6c], target: [0x61], modified: 0), .directory(path: [0x64], mode: 0o755, modified: 1)]
+        forged.frames = [
+            [.init("a"), .init("b")], [.init("c", "xx", size: 4)], [.init("c", "yy", offset: 2, size: 4)],
+        ]
+        forged.last = [
+            .symlink(path: [0x6c], target: [0x61], modified: 0), .directory(path: [0x64], mode: 0o755, modified: 1),
+        ]
         let store = MemoryStore()
         try forged.put(into: store)
         let small = try ManifestTesting.unpack(try #require(store[BackupKey.manifest(of: ForgedBackup.key)]))
@@ -124,7 +129,9 @@ struct BackupManifestTests {
     @Test("twenty thousand random changes: read or refused, never a trap")
     func fuzz() throws {
         var forged = ForgedBackup()
-        forged.frames = [[.init("a"), .init("b%")], [.init("c", "xx", size: 4)], [.init("c", "yy", offset: 2, size: 4)]]
+        forged.frames = [
+            [.init("a"), .init("b%")], [.init("c", "xx", size: 4)], [.init("c", "yy", offset: 2, size: 4)],
+        ]
         forged.last = [
             .symlink(path: [0x6c], target: [0x61], modified: 0), .hardLink(path: [0x68], target: [0x61]),
             .directory(path: [0x64], mode: 0o755, modified: 1), .root(modified: 4),
@@ -136,7 +143,9 @@ struct BackupManifestTests {
         try tree.tree.write([0x61], Array("contents".utf8))
         let scanned = try ScannedTree(SourceTree(tree.tree.root), options: .init(threads: 1), stop: .bounded())
         var random = SeededGenerator(2026)
-        let numbers = ["9223372036854775807", "-9223372036854775808", "99999999999999999999", "4611686018427387904", "-1", "0", ""]
+        let numbers = [
+            "9223372036854775807", "-9223372036854775808", "99999999999999999999", "4611686018427387904", "-1", "0", "",
+        ]
         var refused = 0
         for _ in 0..<20_000 {
             var changed = text
@@ -163,7 +172,8 @@ struct BackupManifestTests {
                 // What is read must not trap where it is used.
                 let object = StoredObject(key: ForgedBackup.key, size: contents.header.size)
                 let rules = PartRules(smallest: 1, largest: 1 << 40, most: 10_000)
-                _ = try? EarlierBackup(object, manifest: packed).take(for: scanned, rules: rules, writer: ManifestWriter())
+                _ = try? EarlierBackup(object, manifest: packed).take(
+                    for: scanned, rules: rules, writer: ManifestWriter())
             } catch is ArchiveError {
                 refused += 1
             }
@@ -186,7 +196,8 @@ struct BackupManifestTests {
         try ForgedBackup().put(into: store)
         let text = try ManifestTesting.unpack(try #require(store[BackupKey.manifest(of: ForgedBackup.key)]))
         #expect(try refusal(text) == nil)
-        guard case .unsupported(let reason, _) = try refusal(text.replacing("amorce-backup\t1", with: "amorce-backup\t2"))
+        guard
+            case .unsupported(let reason, _) = try refusal(text.replacing("amorce-backup\t1", with: "amorce-backup\t2"))
         else {
             Issue.record("a later version is not said to be one")
             return
@@ -198,7 +209,8 @@ struct BackupManifestTests {
             ("amorce-backup\t1", "amorce-backup\tx"), ("amorce-backup\t1", "something\t1"), ("\nsize\t", "\nsizes\t"),
             ("\nfiles\t", "\nfiles\t-"), ("\nbytes\t", "\nbytes\t99999999999999999999"), ("\ntime\t2", "\ntime\tx"),
             ("\ncopied\t", "\ncopied"), ("\nfiles\t1", "\nfiles\t2"), ("\nsize\t", "\nsize\t1"),
-            ("\nmade-by\t", "\nmade-by\t%0"), ("F\t0\t", "F\t1\t"), ("F\t0\t", "F\t-0\t1"), ("E\t", "F\t"), ("E\t", "E\t1"),
+            ("\nmade-by\t", "\nmade-by\t%0"), ("F\t0\t", "F\t1\t"), ("F\t0\t", "F\t-0\t1"), ("E\t", "F\t"),
+            ("E\t", "E\t1"),
             ("\nend\t2\t1\t0\t0", "\nend\t2\t1\t0\t1"), ("\nend\t2\t1\t0\t0", "\nend\t3\t1\t0\t0"),
             ("\nend\t2\t1\t0\t0\n", "\nend\t2\t1\t0\t0\t\n"), ("\nend\t2\t1\t0\t0\n", "\nend\t2\t1\t0\t0\nR\t0\n"),
             ("\tgood", "\t"), ("\tgood", "\tgo%"), ("\tgood", "\tg%zz"), ("\tgood", "\t%00"),

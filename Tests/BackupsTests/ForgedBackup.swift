@@ -44,7 +44,8 @@ struct ForgedBackup {
         }
         func frame(_ packed: [UInt8], _ unpacked: Int) -> FrameExtraction.Frame {
             FrameExtraction.Frame(
-                offset: writer.position, length: packed.count, unpacked: unpacked, sha256: Digest.sha256(packed), files: 0,
+                offset: writer.position, length: packed.count, unpacked: unpacked, sha256: Digest.sha256(packed),
+                files: 0,
                 contents: [])
         }
         for files in frames {
@@ -127,7 +128,8 @@ enum ManifestTesting {
                 frames.append(
                     Frame(
                         offset: frame.offset, length: frame.length, unpacked: frame.unpacked, sha256: frame.sha256,
-                        files: frame.files, holdsFiles: next.holdsFiles, members: try ManifestMember.all(in: frame.contents)))
+                        files: frame.files, holdsFiles: next.holdsFiles,
+                        members: try ManifestMember.all(in: frame.contents)))
             }
             while let next = try reader.nextLast() { last.append(next) }
         }

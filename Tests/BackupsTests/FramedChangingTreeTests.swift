@@ -80,7 +80,9 @@ struct FramedChangingTreeTests {
         #expect(site.store.keys == [] && site.store.aborted == 1)
     }
 
-    @Test("a large file, before it is read", arguments: [nil, 0, 100, 4 << 20, (5 << 20) + 1, 8 << 20, 12 << 20, 13 << 20])
+    @Test(
+        "a large file, before it is read",
+        arguments: [nil, 0, 100, 4 << 20, (5 << 20) + 1, 8 << 20, 12 << 20, 13 << 20])
     func large(_ size: Int?) throws {
         let large = Self.name("large")
         try site.tree.write(large, Self.large(12 << 20))

@@ -75,7 +75,8 @@ struct FramedDamageTests {
         try other.tree.write(Array("a".utf8), random.bytes(300))
         let made = try other.create(full: true)
         let foreign = try #require(site.store[made.key])
-        let end = Int(try ManifestTesting.Contents(try #require(site.store[BackupKey.manifest(of: made.key)])).frames[1].offset)
+        let end = Int(
+            try ManifestTesting.Contents(try #require(site.store[BackupKey.manifest(of: made.key)])).frames[1].offset)
         if end == first {
             site.store[key] = Array(foreign[..<end] + object[first...])
             expectRefused(key, "another backup's frame")
@@ -132,7 +133,8 @@ struct FramedDamageTests {
     }
 
     static let attacks: [Attack] =
-        ["..", "../outside", "a/../../outside", "/tmp/amorce-attack", "a//b", "a/", "./a", "a/.", ".", "/", "a/.."].flatMap { path in
+        ["..", "../outside", "a/../../outside", "/tmp/amorce-attack", "a//b", "a/", "./a", "a/.", ".", "/", "a/.."]
+        .flatMap { path in
             [
                 Attack("a file \(path)") { $0.frames.append([.init(path)]) },
                 Attack("a directory \(path)") { $0.last = [directory(path)] },
@@ -162,7 +164,9 @@ struct FramedDamageTests {
             Attack("a hard link to a symlink", verified: false) {
                 $0.last = [link("l", "good"), .hardLink(path: name("h"), target: name("l"))]
             },
-            Attack("a hard link to nothing", verified: false) { $0.last = [.hardLink(path: name("h"), target: name("no"))] },
+            Attack("a hard link to nothing", verified: false) {
+                $0.last = [.hardLink(path: name("h"), target: name("no"))]
+            },
             Attack("a hard link to itself", verified: false) {
                 $0.last = [.hardLink(path: name("good"), target: name("good"))]
             },
@@ -174,18 +178,25 @@ struct FramedDamageTests {
                 $0.last = [.hardLink(path: name("good"), target: name("b"))]
             },
             Attack("a name twice in a frame", verified: false) { $0.frames.append([.init("b"), .init("b", "other")]) },
-            Attack("a name twice in two frames", verified: false) { $0.frames += [[.init("b")], [.init("b", "other")]] },
+            Attack("a name twice in two frames", verified: false) {
+                $0.frames += [[.init("b")], [.init("b", "other")]]
+            },
             Attack("a file in pieces twice", verified: false) {
                 for _ in 0..<2 { $0.frames += [[.init("b", "xx", size: 4)], [.init("b", "yy", offset: 2, size: 4)]] }
             },
-            Attack("a missing piece") { $0.frames += [[.init("b", "xx", size: 6)], [.init("b", "yy", offset: 4, size: 6)]] },
+            Attack("a missing piece") {
+                $0.frames += [[.init("b", "xx", size: 6)], [.init("b", "yy", offset: 4, size: 6)]]
+            },
             Attack("the last piece is missing") { $0.frames += [[.init("b", "xx", size: 4)]] },
             Attack("the first piece is missing") { $0.frames += [[.init("b", "yy", offset: 2, size: 4)]] },
             Attack("pieces that overlap, of the right sum") {
                 $0.frames += [[.init("b", "xxx", size: 6)], [.init("b", "yyy", offset: 2, size: 6)]]
             },
             Attack("a piece twice") {
-                $0.frames += [[.init("b", "xx", size: 4)], [.init("b", "yy", offset: 2, size: 4)], [.init("b", "yy", offset: 2, size: 4)]]
+                $0.frames += [
+                    [.init("b", "xx", size: 4)], [.init("b", "yy", offset: 2, size: 4)],
+                    [.init("b", "yy", offset: 2, size: 4)],
+                ]
             },
             Attack("pieces that tell of several sizes") {
                 $0.frames += [[.init("b", "xx", size: 4)], [.init("b", "yy", offset: 2, size: 5)]]
@@ -247,7 +258,9 @@ struct FramedDamageTests {
         forged.frames = [
             [.init("good"), .init("d/f", "")], [.init("b", "xx", size: 4)], [.init("b", "yy", offset: 2, size: 4)],
         ]
-        forged.last = [Self.link("l", "good"), .hardLink(path: Self.name("h"), target: Self.name("b")), Self.directory("d")]
+        forged.last = [
+            Self.link("l", "good"), .hardLink(path: Self.name("h"), target: Self.name("b")), Self.directory("d"),
+        ]
         try forged.put(into: site.store)
         #expect(try site.verify(ForgedBackup.key).files == 3)
         let restored = try site.restore(ForgedBackup.key)

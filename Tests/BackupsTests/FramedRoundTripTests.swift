@@ -30,12 +30,18 @@ struct FramedRoundTripTests {
         #expect(try Files.status(restored.root)?.modified == -1_234_567_890_123)
     }
 
-    @Test("times that no count of nanoseconds holds", arguments: [Int64(1) << 40, -(1 << 40), 9_223_372_037, -9_223_372_037])
+    @Test(
+        "times that no count of nanoseconds holds",
+        arguments: [Int64(1) << 40, -(1 << 40), 9_223_372_037, -9_223_372_037])
     func farTimes(_ seconds: Int64) throws {
         // A file system that keeps such times; where it does not, there is nothing to see.
         let site = try FramedSite()
         for (name, isDirectory) in [("f", false), ("d", true)] {
-            if isDirectory { try site.tree.makeDirectory(Array(name.utf8)) } else { try site.tree.write(Array(name.utf8), [1]) }
+            if isDirectory {
+                try site.tree.makeDirectory(Array(name.utf8))
+            } else {
+                try site.tree.write(Array(name.utf8), [1])
+            }
             try site.tree.setTime(Array(name.utf8), seconds: seconds, nanoseconds: 999_999_999)
         }
         try site.tree.setTime([0x2e], seconds: seconds, nanoseconds: 1)

@@ -80,7 +80,8 @@ struct FramedSite {
     }
 
     /// What a restore must give.
-    func expectWhole(_ key: String, _ comment: Comment? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws {
+    func expectWhole(_ key: String, _ comment: Comment? = nil, sourceLocation: SourceLocation = #_sourceLocation) throws
+    {
         let wanted = try tree.nodes()
         let restored = try restore(key).nodes()
         #expect(

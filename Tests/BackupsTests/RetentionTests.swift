@@ -34,16 +34,20 @@ struct RetentionTests {
             "keep-daily=3",
             "+20261126T235959Z 20261126T000000Z +20261125T120000Z 20261125T110000Z +20261101T000000Z 20261031T235959Z"),
         // 2026-11-23 is a Monday.
-        Table("keep-weekly=2", "+20261126T000000Z 20261123T000000Z +20261122T235959Z 20261116T000000Z 20261115T235959Z"),
+        Table(
+            "keep-weekly=2", "+20261126T000000Z 20261123T000000Z +20261122T235959Z 20261116T000000Z 20261115T235959Z"),
         // ISO week 53 of 2026 goes from Monday, 2026-12-28, to Sunday, 2027-01-03.
-        Table("keep-weekly=2", "+20270103T235959Z 20270101T000000Z 20261231T000000Z 20261228T000000Z +20261227T235959Z"),
+        Table(
+            "keep-weekly=2", "+20270103T235959Z 20270101T000000Z 20261231T000000Z 20261228T000000Z +20261227T235959Z"),
         Table("keep-weekly=1", "+20270104T000000Z 20270103T235959Z"),
         Table("keep-monthly=2", "+20270101T000000Z +20261231T235959Z 20261201T000000Z 20261130T235959Z"),
-        Table("keep-monthly=3", "+20280301T000000Z +20280229T235959Z 20280201T000000Z +20280131T000000Z 20271231T000000Z"),
+        Table(
+            "keep-monthly=3", "+20280301T000000Z +20280229T235959Z 20280201T000000Z +20280131T000000Z 20271231T000000Z"),
         Table("keep-yearly=2", "+20270101T000000Z +20261231T235959Z 20260101T000000Z 20251231T235959Z"),
         Table(
             "keep-daily=1,keep-weekly=2,keep-yearly=2",
-            "+20261126T030000Z 20261125T030000Z +20261122T030000Z 20261121T030000Z 20261110T030000Z +20251231T030000Z 20250101T000000Z"),
+            "+20261126T030000Z 20261125T030000Z +20261122T030000Z 20261121T030000Z 20261110T030000Z +20251231T030000Z 20250101T000000Z"
+        ),
         Table("keep-last=1, keep-monthly = 1", "+20261126T030000Z 20261125T030000Z"),
     ]
 
@@ -54,9 +58,13 @@ struct RetentionTests {
         #expect(kept == table.times.map(\.stays))
     }
 
-    @Test("what is no policy", arguments: ["", ",", "keep-daily", "keep-daily=", "keep-daily=0", "keep-daily=-1", "keep-daily=x",
-        "daily=7", "keep-fortnightly=1", "keep-daily=1,", "keep-daily=1,keep-daily=2", "keep-daily=1=2", "keep-=1",
-        "keep-daily=99999999999999999999", "Keep-daily=1", "keep-daily=100001"])
+    @Test(
+        "what is no policy",
+        arguments: [
+            "", ",", "keep-daily", "keep-daily=", "keep-daily=0", "keep-daily=-1", "keep-daily=x",
+            "daily=7", "keep-fortnightly=1", "keep-daily=1,", "keep-daily=1,keep-daily=2", "keep-daily=1=2", "keep-=1",
+            "keep-daily=99999999999999999999", "Keep-daily=1", "keep-daily=100001",
+        ])
     func invalid(_ text: String) {
         #expect(throws: RetentionPolicy.Invalid.self) { try RetentionPolicy(parsing: text) }
     }

@@ -23,7 +23,9 @@ struct ParallelTreeTests {
         let bytes = try FileReading.bytes(scratch("x.tar"), limit: 1 << 30)
         var options = ArchiveExtraction.Options(format: .tar, size: Int64(bytes.count))
         options.threads = threads
-        let result = try ArchiveExtraction.run(into: scratch("own"), options: options, stop: .bounded(), progress: { _ in }) {
+        let result = try ArchiveExtraction.run(
+            into: scratch("own"), options: options, stop: .bounded(), progress: { _ in }
+        ) {
             TestByteSource(bytes, from: $0)
         }
         let wanted = try RawTree(scratch("gnu")).nodes().mapValues {

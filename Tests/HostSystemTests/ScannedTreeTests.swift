@@ -19,7 +19,8 @@ struct ScannedTreeTests {
     private func scan(
         threads: Int = 3, _ isExcluded: @escaping @Sendable ([UInt8], Bool) -> Bool = { _, _ in false }
     ) throws -> ScannedTree {
-        try ScannedTree(SourceTree(tree.root), options: .init(threads: threads, isExcluded: isExcluded), stop: .bounded())
+        try ScannedTree(
+            SourceTree(tree.root), options: .init(threads: threads, isExcluded: isExcluded), stop: .bounded())
     }
 
     @Test("every entry is found by its path, and nothing else", arguments: 1..<4)
@@ -47,7 +48,9 @@ struct ScannedTreeTests {
                 #expect(nodes[scanned.path(target)]?.group == node.group && node.group != nil)
                 groups[path] = node.group
             }
-            for absent in [path + [0], path + [0x2f], path + [0xff], [0x2f] + path, Array(path.dropLast()), path + path] {
+            for absent in [
+                path + [0], path + [0x2f], path + [0xff], [0x2f] + path, Array(path.dropLast()), path + path,
+            ] {
                 #expect((scanned.index(of: absent) != nil) == (nodes[absent] != nil))
             }
         }
@@ -76,13 +79,16 @@ struct ScannedTreeTests {
         for path in ["d/f", "d/e/g", "keep/f", "a.log", "keep/b.log"] { try tree.write(Self.name(path), [1]) }
         try tree.makeFIFO(Self.name("keep/fifo"))
         try Program.check([
-            "python3", "-c", "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])", tree.root + "/socket",
+            "python3", "-c", "import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])",
+            tree.root + "/socket",
         ])
         let scanned = try scan { path, isDirectory in
             path.reversed().starts(with: Array(".log".utf8).reversed()) || isDirectory && path == Self.name("d")
         }
         #expect((0..<scanned.count).map { scanned.path($0) } == [Self.name("keep"), Self.name("keep/f")])
-        #expect(scanned.passedOver.excluded == 3 && scanned.passedOver.specialCount == 2 && scanned.passedOver.vanished == 0)
+        #expect(
+            scanned.passedOver.excluded == 3 && scanned.passedOver.specialCount == 2 && scanned.passedOver.vanished == 0
+        )
         #expect(scanned.passedOver.special.sorted() == ["keep/fifo: a FIFO", "socket: a socket"])
         #expect(scanned.index(of: Self.name("d/f")) == nil)
     }
@@ -155,6 +161,7 @@ struct ScannedTreeTests {
         #expect(throws: HostError.self) { try SourceTree(tree.root + "/absent") }
         // `current` is a symlink, and the only one that is followed.
         try Files.symlink(target: "t", at: scratch("current"))
-        #expect(try ScannedTree(SourceTree(scratch("current")), options: .init(threads: 1), stop: .bounded()).count == 1)
+        #expect(
+            try ScannedTree(SourceTree(scratch("current")), options: .init(threads: 1), stop: .bounded()).count == 1)
     }
 }

@@ -80,7 +80,8 @@ public struct RandomTree {
         let directory = directories.randomElement(using: &random) ?? []
         let new = inside(directory, name())
         switch random.below(16) {
-        case 0, 1: try tree.makeDirectory(new, mode: [0o755, 0o700, 0o555, 0o1777, 0o000].randomElement(using: &random) ?? 0)
+        case 0, 1:
+            try tree.makeDirectory(new, mode: [0o755, 0o700, 0o555, 0o1777, 0o000].randomElement(using: &random) ?? 0)
         case 2:
             try tree.makeSymlink(new, to: name())
             try tree.setTime(new, time())
