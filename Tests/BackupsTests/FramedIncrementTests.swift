@@ -9,7 +9,7 @@ struct FramedIncrementTests {
     private static func name(_ text: String) -> RawTree.Name { Array(text.utf8) }
 
     @Test(
-        "a long sequence of changes", arguments: [(1, 11), (64 << 10, 12), (1, 13), (2 << 20, 14)] as [(Int64, UInt64)])
+        "a long sequence of changes", arguments: [(1, 11), (64 << 10, 12), (1, 13), (300_000, 14)] as [(Int64, UInt64)])
     func sequence(_ smallest: Int64, _ seed: UInt64) throws {
         let rules = PartRules(smallest: smallest, largest: 1 << 40, most: 10_000)
         var site = try FramedSite(MemoryStore(rules: rules))
