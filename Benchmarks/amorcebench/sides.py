@@ -88,9 +88,9 @@ def create_files() -> Side:
 
 # Backups. ``$prefix`` is a folder of the bucket that no other side and no other round uses.
 
-OWN_BACKUP = Side(AMORCE, 'amorce backup --from "$source" --to "s3://bench/$prefix/"', reads_source=True)
+OWN_BACKUP = Side(AMORCE, 'amorce backup --app bench --from "$source" --to "s3://bench/$prefix/"', reads_source=True)
 OWN_RESTORE = Side(AMORCE, 'amorce restore --from "s3://bench/$prefix/" --to "$to"')
-OWN_LOCAL_BACKUP = Side(AMORCE, 'amorce backup --from "$source" --to "$own_file"', reads_source=True)
+OWN_LOCAL_BACKUP = Side(AMORCE, 'amorce backup --app bench --from "$source" --to "$own_file"', reads_source=True)
 
 TAR = 'tar --create --blocking-factor=512 --directory="$source" . | zstd --threads=0 --stdout'
 TAR_BACKUPS = [

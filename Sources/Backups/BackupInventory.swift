@@ -31,7 +31,9 @@ public struct BackupInventory: Sendable {
     /// The newest first. Throws what the store throws; a manifest that cannot be read is an error too, since a backup that is
     /// taken for none might be pruned.
     public func items(prefix: String, now: Int64, stop: StopFlag) throws -> [Item] {
-        let objects = try store.list(prefix: prefix, stop: stop).filter { !$0.key.dropFirst(prefix.count).contains("/") }
+        let objects = try store.list(prefix: prefix, stop: stop).filter {
+            !$0.key.dropFirst(prefix.count).contains("/")
+        }
         let keys = Set(objects.map(\.key))
         var items: [Item] = []
         for object in objects {
@@ -91,7 +93,8 @@ public struct RetentionPolicy: Sendable, Equatable {
             let sides = part.split(separator: "=", omittingEmptySubsequences: false).map {
                 $0.filter { !$0.isWhitespace }
             }
-            guard sides.count == 2, sides[0].hasPrefix("keep-"), let period = Period(rawValue: String(sides[0].dropFirst(5)))
+            guard sides.count == 2, sides[0].hasPrefix("keep-"),
+                let period = Period(rawValue: String(sides[0].dropFirst(5)))
             else {
                 throw Invalid(description: "\(Printable.text(String(part))): written \(known), each with =NUMBER")
             }

@@ -39,7 +39,8 @@ public struct BackupHeader: Sendable, Equatable {
     var text: String {
         let fields = [
             (Self.format, "\(Self.version)"), ("app", Self.escaped(app)), ("environment", Self.escaped(environment)),
-            ("time", UTCStamp(secondsSince1970: time).basic), ("source", Self.escaped(source)), ("made-by", Self.escaped(madeBy)),
+            ("time", UTCStamp(secondsSince1970: time).basic), ("source", Self.escaped(source)),
+            ("made-by", Self.escaped(madeBy)),
             ("size", "\(size)"), ("copied", "\(copied)"), ("files", "\(files)"), ("bytes", "\(bytes)"),
         ]
         return fields.map { "\($0)\t\($1)\n" }.joined() + "\n"
@@ -125,7 +126,8 @@ enum ManifestText {
                 position += 1
             } else {
                 guard position + 2 < text.count,
-                    let byte = [UInt8](hex: String(decoding: text[(position + 1)...(position + 2)], as: UTF8.self))?.first
+                    let byte = [UInt8](hex: String(decoding: text[(position + 1)...(position + 2)], as: UTF8.self))?
+                        .first
                 else { return nil }
                 result.append(byte)
                 position += 3
@@ -175,11 +177,12 @@ enum ManifestText {
                 let digit = Int64(line[index]) - 0x30
                 guard (0...9).contains(digit) else { throw problem() }
                 let (product, tooLarge) = value.multipliedReportingOverflow(by: 10)
-                let (sum, stillTooLarge) = product.addingReportingOverflow(digit)
+                // Downwards, so that the least number fits too.
+                let (sum, stillTooLarge) = product.addingReportingOverflow(isNegative ? -digit : digit)
                 if tooLarge || stillTooLarge { throw problem() }
                 value = sum
             }
-            return isNegative ? -value : value
+            return value
         }
 
         mutating func count() throws(ArchiveError) -> Int {
@@ -205,9 +208,16 @@ enum ManifestText {
             return sum
         }
 
+        /// To be called behind the last field.
+        func finish() throws(ArchiveError) {
+            if position <= end { throw problem() }
+        }
+
         mutating func name() throws(ArchiveError) -> [UInt8] {
             let field = try take()
-            guard !field.isEmpty, let name = ManifestText.unescaped(Array(line[field])) else { throw problem() }
+            guard !field.isEmpty, let name = ManifestText.unescaped(Array(line[field])), !name.contains(0) else {
+                throw problem()
+            }
             return name
         }
     }
@@ -260,6 +270,12 @@ struct ManifestMember: Equatable {
             isDead = false
         default: throw .damaged("a line of the manifest is of no known kind")
         }
+        try fields.finish()
+        guard member.start <= FrameExtraction.largestFrame, member.count <= FrameExtraction.largestFrame,
+            member.fileOffset >= 0, member.fileOffset <= size - Int64(member.count),
+            // What has all bytes of a file is no piece.
+            (kind == UInt8(ascii: "p")) == member.isPiece
+        else { throw .damaged("a line of the manifest makes no sense", entry: Printable.text(member.path)) }
     }
 
     var text: String {
@@ -313,11 +329,21 @@ final class ManifestReader {
             offset: try fields.number(), length: try fields.count(), unpacked: try fields.count(),
             sha256: try fields.sha256(), files: 0, contents: [])
         let holdsFiles = kind == UInt8(ascii: "F")
+        guard frame.offset == position else { throw ArchiveError.damaged("the manifest's frames leave a gap") }
+        guard frame.length <= FrameExtraction.largestFrame, frame.unpacked <= FrameExtraction.largestFrame,
+            Int64(frame.length) <= header.size - position
+        else { throw ArchiveError.damaged("the manifest names a frame that cannot be") }
         if holdsFiles {
             frame.files = try fields.count()
-            frame.contents = try lines.take(try fields.count())
+            let size = try fields.count()
+            try fields.finish()
+            frame.contents = try lines.take(size)
+            guard frame.files <= frame.contents.count else {
+                throw ArchiveError.damaged("a frame with more files than lines")
+            }
+        } else {
+            try fields.finish()
         }
-        guard frame.offset == position else { throw ArchiveError.damaged("the manifest's frames leave a gap") }
         position += Int64(frame.length)
         frames += 1
         files += frame.files
@@ -352,6 +378,7 @@ final class ManifestReader {
         case UInt8(ascii: "R"): last = .root(modified: try fields.number())
         default: throw ArchiveError.damaged("a line of the manifest is of no known kind")
         }
+        try fields.finish()
         pending = try lines.next()
         return last
     }
@@ -359,6 +386,7 @@ final class ManifestReader {
     private func checkEnd(_ line: [UInt8]) throws {
         var fields = ManifestText.Fields(Array(line.dropFirst(4)))
         let stated = [try fields.count(), try fields.count(), try fields.count(), try fields.count()]
+        try fields.finish()
         guard stated == [frames, files, links, directories], files == header.files, try lines.next() == nil else {
             throw ArchiveError.damaged("the manifest's last line does not fit what stands above it")
         }
@@ -407,7 +435,8 @@ final class ManifestWriter {
         var line: [UInt8]
         switch last {
         case .symlink(let path, let target, let modified):
-            line = "L\t\(modified)\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)
+            line =
+                "L\t\(modified)\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)
             links += 1
         case .hardLink(let path, let target):
             line = "H\t".utf8 + ManifestText.escaped(target) + [ManifestText.tab] + ManifestText.escaped(path)

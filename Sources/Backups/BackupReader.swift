@@ -1,4 +1,5 @@
 internal import HostSystem
+internal import Synchronization
 
 /// Restores and verifies a framed backup by its manifest.
 struct BackupReader {
@@ -36,7 +37,10 @@ struct BackupReader {
                 members: { try ManifestMember.all(in: $0.contents).filter { !$0.isDead }.map(\.member) },
                 last: { try reader.nextLast() },
                 open: { try store.open(object, from: $0, memory: options.memory, stop: stop) { _ in } })
-            if done.files != reader.header.files { throw ArchiveError.damaged("not all of its files were restored") }
+            // What an earlier run wrote is not counted in bytes.
+            if done.files != reader.header.files || done.framesKept == 0 && done.bytes != reader.header.bytes {
+                throw ArchiveError.damaged("not all of its files were restored")
+            }
             if done.files == 0 { throw ArchiveError.damaged("it holds no file") }
             try extraction.journal?.remove()
             return RestoreArchive.Result(
@@ -54,16 +58,28 @@ struct BackupReader {
             let reader = try ManifestReader(manifest)
             let extraction = try Self.options(reader.header, object, threads: threads, limits: ExtractionLimits())
             let store = store
+            let bytes = Mutex(Int64(0))
             let done = try FrameExtraction.verify(
                 options: extraction, stop: stop, progress: progress, frames: { try reader.nextFrame()?.frame },
                 members: { frame in
-                    frame.contents.isEmpty ? nil : try ManifestMember.all(in: frame.contents).map(\.member)
+                    if frame.contents.isEmpty { return nil }
+                    let members = try ManifestMember.all(in: frame.contents)
+                    let live = members.filter { !$0.isDead }.map(\.member)
+                    guard live.count(where: { $0.fileOffset == 0 }) == frame.files else {
+                        throw ArchiveError.damaged("a frame has not as many files as the manifest says")
+                    }
+                    bytes.withLock { sum in sum = live.reduce(sum) { $0 + Int64($1.count) } }
+                    return members.map(\.member)
                 },
                 open: { try store.open(object, from: $0, memory: memory, stop: stop) { _ in } })
             var result = RestoreArchive.Result(
                 sha256: Digest.sha256(manifest).hex, files: done.files, directories: 0, links: 0,
                 bytes: reader.header.bytes, compressedBytes: done.compressedBytes, skipped: [], warnings: [])
+            guard bytes.withLock({ $0 }) == reader.header.bytes else {
+                throw ArchiveError.damaged("its files have not as many bytes as the manifest says")
+            }
             while let last = try reader.nextLast() {
+                try FrameExtraction.check(last, limits: extraction.limits)
                 switch last {
                 case .symlink, .hardLink: result.links += 1
                 case .directory: result.directories += 1

@@ -116,8 +116,9 @@ public struct CreateBackup: Sendable {
             upload, rules: store.partRules, most: plan.mostBytes, connections: options.connections, stop: stop)
         do {
             if let earlier { for run in runs { try parts.copy(run, of: earlier) } }
-            let vanished = try pack(source, tree, plan, options, parts, writer, &result, stop, progress)
-            try addLast(source, tree, vanished: vanished, parts, writer)
+            let gone = try pack(source, tree, plan, options, parts, writer, &result, stop, progress)
+            if writer.files == 0 { throw Empty(path: Printable.text(source.path)) }
+            try addLast(source, tree, gone, parts, writer)
             _ = try parts.finish()
         } catch {
             parts.abort(error)
@@ -148,7 +149,7 @@ public struct CreateBackup: Sendable {
         return result
     }
 
-    /// The newest complete backup of the same application, or nil where there is none that can be used, or none may be read.
+    /// The newest complete backup of the same application and environment, or nil where there is none that can be used, or none may be read.
     private func newest(_ prefix: String, _ options: Options, _ stop: StopFlag) throws -> EarlierBackup? {
         do {
             let objects = try store.list(prefix: prefix, stop: stop)
@@ -165,7 +166,10 @@ public struct CreateBackup: Sendable {
                 else { continue }
                 do {
                     let earlier = try EarlierBackup(pinned, manifest: manifest)
-                    if earlier.header.app == options.app { return earlier }
+                    // Of another application a file of the same name, time and size need not be the same.
+                    if (earlier.header.app, earlier.header.environment) == (options.app, options.environment) {
+                        return earlier
+                    }
                 } catch let error as ArchiveError {
                     log.warning("\(Printable.text(object.key)) is not used: \(error)")
                 }
@@ -230,8 +234,17 @@ public struct CreateBackup: Sendable {
     private func pack(
         _ source: SourceTree, _ tree: ScannedTree, _ plan: Plan, _ options: Options, _ parts: PartWriter,
         _ writer: ManifestWriter, _ result: inout Result, _ stop: StopFlag, _ progress: @escaping ProgressHandler
-    ) throws -> Set<[UInt8]> {
-        var vanished: Set<[UInt8]> = []
+    ) throws -> Gone {
+        var gone = Gone()
+        func add(_ frame: PackedFrame) throws {
+            gone.names.formUnion(frame.vanished)
+            for name in frame.changed { result.changed.append(Printable.text(name)) }
+            if frame.bytes.isEmpty { return }
+            try parts.append(frame.bytes)
+            try writer.add(
+                Self.described(frame, at: writer.position), members: frame.members.map { ManifestMember($0) })
+            progress(Progress(bytes: writer.bytes, items: writer.files))
+        }
         let large = LargeFiles()
         let work = try OrderedWork<PackedFrame>(
             "pack", jobs: plan.jobs.count, threads: options.threads, window: options.threads * 2
@@ -246,22 +259,34 @@ public struct CreateBackup: Sendable {
                 }
             }
         }
-        while let frame = try work.next(stop: stop) {
-            vanished.formUnion(frame.vanished)
-            for name in frame.changed { result.changed.append(Printable.text(name)) }
-            if frame.bytes.isEmpty { continue }
-            try parts.append(frame.bytes)
-            let described = Self.described(frame, at: writer.position)
-            // The padding behind a file whose last piece was empty holds nothing to restore.
-            if frame.members.isEmpty {
-                try writer.add(headers: described)
-            } else {
-                try writer.add(described, members: frame.members.map { ManifestMember($0) })
+        while let frame = try work.next(stop: stop) { try add(frame) }
+        // Another name of a file that is gone by its first one still has all that it held.
+        if !gone.names.isEmpty {
+            let packer = try FramePacker(source, tree, large: large)
+            for index in 0..<tree.count where tree[index].kind == .hardLink {
+                let target = Int(tree[index].size)
+                if gone.replacements[target] != nil || !gone.names.contains(tree.path(target)) { continue }
+                try stop.check()
+                let size = tree.fileSize(index)
+                if size <= Int64(Self.pieceSize) {
+                    try add(try packer.pack(files: [index], level: Self.level(false)))
+                } else {
+                    for offset in stride(from: 0, to: size, by: Self.pieceSize) {
+                        let count = Int(min(size - offset, Int64(Self.pieceSize)))
+                        try add(try packer.pack(pieceOf: index, offset: offset, count: count, level: Self.level(false)))
+                    }
+                }
+                if !gone.names.contains(tree.path(index)) { gone.replacements[target] = index }
             }
-            progress(Progress(bytes: writer.bytes, items: writer.files))
         }
-        result.vanished = vanished.count
-        return vanished
+        result.vanished = gone.names.count
+        return gone
+    }
+
+    /// Files that vanished before they were read, and the hard links to them that are the files now, by the numbers in the tree.
+    private struct Gone {
+        var names: Set<[UInt8]> = []
+        var replacements: [Int: Int] = [:]
     }
 
     /// zstd's default, or next to no search for matches.
@@ -271,7 +296,7 @@ public struct CreateBackup: Sendable {
 
     /// Behind the files, so that tar finds a hard link's target and sets a directory's time last.
     private func addLast(
-        _ source: SourceTree, _ tree: ScannedTree, vanished: Set<[UInt8]>, _ parts: PartWriter, _ writer: ManifestWriter
+        _ source: SourceTree, _ tree: ScannedTree, _ gone: Gone, _ parts: PartWriter, _ writer: ManifestWriter
     ) throws {
         let packer = try FramePacker(source, tree, large: LargeFiles())
         var headers: [UInt8] = []
@@ -281,22 +306,27 @@ public struct CreateBackup: Sendable {
             try writer.add(headers: Self.described(frame, at: writer.position))
             headers = []
         }
-        try Self.last(of: tree, vanished: vanished) { member, _ in
+        // Directories deepest first: tar sets the time of one when the next entry does not lie in it, and an empty one that is made
+        // in it later would change it.
+        try Self.last(of: tree, gone, deepestFirst: true) { member, _ in
             headers += member.header
             if headers.count >= Self.frameSize { try flush() }
         }
         headers += TarMember.endMark
         try flush()
-        try Self.last(of: tree, vanished: vanished) { _, last in try writer.add(last) }
+        try Self.last(of: tree, gone) { _, last in try writer.add(last) }
         try writer.add(.root(modified: source.modified))
     }
 
     /// Symlinks, hard links, directories: as tar has them, and as the manifest does.
     private static func last(
-        of tree: ScannedTree, vanished: Set<[UInt8]>, _ body: (TarMember, FrameExtraction.Last) throws -> Void
+        of tree: ScannedTree, _ gone: Gone, deepestFirst: Bool = false,
+        _ body: (TarMember, FrameExtraction.Last) throws -> Void
     ) throws {
         for kind in [ScannedTree.Kind.symlink, .hardLink, .directory] {
-            for index in 0..<tree.count where tree[index].kind == kind {
+            for number in 0..<tree.count {
+                let index = deepestFirst && kind == .directory ? tree.count - 1 - number : number
+                if tree[index].kind != kind { continue }
                 let path = tree.path(index)
                 let entry = tree[index]
                 let modified = entry.modified
@@ -308,8 +338,9 @@ public struct CreateBackup: Sendable {
                         TarMember(path: path, kind: .symlink(target: target), mode: 0o777, modified: modified),
                         .symlink(path: path, target: target, modified: modified))
                 case .hardLink:
-                    let target = tree.path(Int(entry.size))
-                    if vanished.contains(target) { continue }
+                    let file = gone.replacements[Int(entry.size)] ?? Int(entry.size)
+                    let target = tree.path(file)
+                    if file == index || gone.names.contains(target) || gone.names.contains(path) { continue }
                     try body(
                         TarMember(path: path, kind: .hardLink(target: target), mode: entry.mode, modified: modified),
                         .hardLink(path: path, target: target))
@@ -333,8 +364,10 @@ public struct CreateBackup: Sendable {
 /// Names of files that are compressed already.
 enum PackedNames {
     private static let endings: Set<String> = [
-        "7z", "aac", "apk", "avi", "avif", "br", "bz2", "deb", "docx", "flac", "flv", "gif", "gz", "heic", "heif", "jar",
-        "jpeg", "jpg", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "odt", "ogg", "ogv", "opus", "phar", "png",
+        "7z", "aac", "apk", "avi", "avif", "br", "bz2", "deb", "docx", "flac", "flv", "gif", "gz", "heic", "heif",
+        "jar",
+        "jpeg", "jpg", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "odt", "ogg", "ogv", "opus", "phar",
+        "png",
         "pptx", "rar", "rpm", "tgz", "txz", "webm", "webp", "woff", "woff2", "xlsx", "xz", "zip", "zst",
     ]
 

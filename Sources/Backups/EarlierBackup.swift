@@ -39,7 +39,13 @@ struct EarlierBackup {
     /// - Parameter writer: gets the frames that are taken, as the first ones of the new backup.
     func take(for tree: ScannedTree, rules: PartRules, writer: ManifestWriter) throws -> Taken {
         var frames = try judge(tree)
-        Self.dropShortRuns(&frames, smallest: rules.smallest)
+        // A copied run is a part of the upload, of which a fifth may be such ones: what does not fit is the shortest.
+        var smallest = rules.smallest
+        Self.dropShortRuns(&frames, smallest: smallest)
+        while Self.parts(frames, largest: rules.largest) > max(1, rules.most / 5), smallest < .max / 2 {
+            smallest = max(smallest, 1 << 20) * 2
+            Self.dropShortRuns(&frames, smallest: smallest)
+        }
         var taken = Taken(covered: [Bool](repeating: false, count: tree.count))
         taken.isTaken = frames.map(\.isTaken)
         for frame in frames where frame.isTaken {
@@ -79,7 +85,8 @@ struct EarlierBackup {
                     isTaken = false
                     break
                 }
-                if !isSame { dead += Int64(member.member.count) }
+                // With its header and padding: of small files these are the most of it.
+                if !isSame { dead += 512 + (Int64(member.member.count) + 511) / 512 * 512 }
                 if member.member.isPiece {
                     pieceOf = index
                     if !isSame { isTaken = false }
@@ -89,6 +96,21 @@ struct EarlierBackup {
             frames.append(Frame(range: range, pieceOf: pieceOf, isTaken: isTaken))
         }
         return frames
+    }
+
+    /// How many parts of an upload the taken frames make.
+    private static func parts(_ frames: [Frame], largest: Int64) -> Int {
+        var parts = 0
+        var run: Int64 = 0
+        for frame in frames {
+            if frame.isTaken {
+                run += frame.range.upperBound - frame.range.lowerBound
+            } else {
+                parts += Int((run + largest - 1) / largest)
+                run = 0
+            }
+        }
+        return parts + Int((run + largest - 1) / largest)
     }
 
     /// A run of frames must be a part of an upload. A file in pieces is taken whole or not at all, which may shorten other runs.

@@ -23,7 +23,9 @@ public struct ExclusionPatterns: Sendable {
 
     /// The lines of a file.
     public init(lines text: [UInt8]) throws(Invalid) {
-        for line in text.split(whereSeparator: { $0 == 0x0a || $0 == 0x0d }) { try add(Array(line)) }
+        // As git reads them: the byte order mark of an editor and the carriage returns of another system are no part of a pattern.
+        let text = text.starts(with: [0xef, 0xbb, 0xbf]) ? text.dropFirst(3) : text[...]
+        for line in text.split(separator: 0x0a) { try add(Array(line.last == 0x0d ? line.dropLast() : line)) }
     }
 
     public mutating func add(_ text: String) throws(Invalid) { try add(Array(text.utf8)) }
@@ -31,10 +33,7 @@ public struct ExclusionPatterns: Sendable {
     private mutating func add(_ line: [UInt8]) throws(Invalid) {
         var text = line[...]
         if text.first == UInt8(ascii: "#") { return }
-        // Spaces at the end count only behind a backslash.
-        while let last = text.last, last == 0x20 || last == 0x09, text.dropLast().last != UInt8(ascii: "\\") {
-            text.removeLast()
-        }
+        text = text.prefix(Self.lengthWithoutSpaces(text))
         if text.isEmpty { return }
         let takesBack = text.first == UInt8(ascii: "!")
         if takesBack { text.removeFirst() }
@@ -42,13 +41,25 @@ public struct ExclusionPatterns: Sendable {
         if isForDirectories { text.removeLast() }
         let isTied = text.contains(UInt8(ascii: "/"))
         let parts = text.split(separator: UInt8(ascii: "/")).map { Array($0) }
+            .filter { !$0.elementsEqual(".".utf8) }
         guard !parts.isEmpty, !parts.contains(where: { $0.elementsEqual("..".utf8) }) else {
             throw Invalid(pattern: String(decoding: line, as: UTF8.self))
         }
         patterns.append(
-            Pattern(
-                parts: parts.filter { !$0.elementsEqual(".".utf8) }, isTied: isTied, isForDirectories: isForDirectories,
-                takesBack: takesBack))
+            Pattern(parts: parts, isTied: isTied, isForDirectories: isForDirectories, takesBack: takesBack))
+    }
+
+    /// Spaces at the end count only behind a backslash.
+    private static func lengthWithoutSpaces(_ text: ArraySlice<UInt8>) -> Int {
+        var length = 0
+        var position = text.startIndex
+        while position < text.endIndex {
+            let isEscape = text[position] == UInt8(ascii: "\\")
+            let isSpace = text[position] == 0x20
+            position = min(text.endIndex, position + (isEscape ? 2 : 1))
+            if !isSpace { length = position - text.startIndex }
+        }
+        return length
     }
 
     /// Whether the name itself is left out; what is above it is asked first, by whoever walks the tree.
@@ -65,15 +76,30 @@ public struct ExclusionPatterns: Sendable {
         return false
     }
 
+    /// As with the star within a name, `**` is tried again from the last place only.
     private static func matches(_ parts: ArraySlice<[UInt8]>, _ names: ArraySlice<[UInt8]>) -> Bool {
-        guard let part = parts.first else { return names.isEmpty }
-        if part.elementsEqual("**".utf8) {
-            // At the end it means everything inside, and not the directory itself.
-            if parts.count == 1 { return !names.isEmpty }
-            return (names.startIndex...names.endIndex).contains { matches(parts.dropFirst(), names[$0...]) }
+        var parts = parts
+        var names = names
+        var retry: (parts: ArraySlice<[UInt8]>, names: ArraySlice<[UInt8]>)?
+        while true {
+            if let part = parts.first, part.elementsEqual("**".utf8) {
+                parts.removeFirst()
+                // At the end it means everything inside, and not the directory itself.
+                if parts.isEmpty { return !names.isEmpty }
+                retry = (parts, names)
+            } else if parts.isEmpty && names.isEmpty {
+                return true
+            } else if let part = parts.first, let name = names.first, matches(part[...], name[...]) {
+                parts.removeFirst()
+                names.removeFirst()
+            } else if let last = retry, !last.names.isEmpty {
+                parts = last.parts
+                names = last.names.dropFirst()
+                retry = (parts, names)
+            } else {
+                return false
+            }
         }
-        guard let name = names.first, matches(part[...], name[...]) else { return false }
-        return matches(parts.dropFirst(), names.dropFirst())
     }
 
     /// One name against one part of a pattern. A star is tried again from the last place only, so that no pattern takes long.
@@ -105,33 +131,70 @@ public struct ExclusionPatterns: Sendable {
         switch pattern.first {
         case nil: return nil
         case UInt8(ascii: "?"): return pattern.dropFirst()
-        case UInt8(ascii: "\\") where pattern.count > 1:
+        // A backslash at the end, and a set without an end, match nothing.
+        case UInt8(ascii: "\\"):
+            guard pattern.count > 1 else { return nil }
             return pattern[pattern.startIndex + 1] == byte ? pattern.dropFirst(2) : nil
         case UInt8(ascii: "["):
-            if let (isIn, rest) = set(pattern.dropFirst(), byte) { return isIn ? rest : nil }
-            return byte == UInt8(ascii: "[") ? pattern.dropFirst() : nil
+            guard let (isIn, rest) = set(pattern.dropFirst(), byte) else { return nil }
+            return isIn ? rest : nil
         case let first?: return first == byte ? pattern.dropFirst() : nil
         }
     }
 
-    /// Whether the byte is in the set that begins here, and what follows the set; nil where the set has no end.
+    /// Whether the byte is in the set that begins here, and what follows the set; nil where the set has no end, or is none.
     private static func set(_ text: ArraySlice<UInt8>, _ byte: UInt8) -> (Bool, ArraySlice<UInt8>)? {
         var rest = text
         let isNegated = rest.first == UInt8(ascii: "!") || rest.first == UInt8(ascii: "^")
         if isNegated { rest.removeFirst() }
         var isIn = false
         var isFirst = true
-        while let low = rest.first {
-            rest.removeFirst()
+        while let low = rest.popFirst() {
             if low == UInt8(ascii: "]") && !isFirst { return (isIn != isNegated, rest) }
             isFirst = false
+            if low == UInt8(ascii: "["), rest.first == UInt8(ascii: ":"),
+                let end = rest.firstIndex(of: UInt8(ascii: "]")),
+                rest[end - 1] == UInt8(ascii: ":"), end - 1 > rest.startIndex
+            {
+                let name = String(decoding: rest[(rest.startIndex + 1)..<(end - 1)], as: UTF8.self)
+                guard let isOfClass = isOf(class: name, byte) else { return nil }
+                if isOfClass { isIn = true }
+                rest = rest[(end + 1)...]
+                continue
+            }
+            func unescaped(_ element: UInt8) -> UInt8? { element == UInt8(ascii: "\\") ? rest.popFirst() : element }
+            guard let low = unescaped(low) else { return nil }
             var high = low
             if rest.first == UInt8(ascii: "-"), let end = rest.dropFirst().first, end != UInt8(ascii: "]") {
-                high = end
                 rest.removeFirst(2)
+                guard let end = unescaped(end) else { return nil }
+                high = end
             }
             if low <= byte && byte <= high { isIn = true }
         }
         return nil
+    }
+
+    /// POSIX.1-2017, "RE Bracket Expression", in the C locale; nil for a name that is none of its classes.
+    private static func isOf(class name: String, _ byte: UInt8) -> Bool? {
+        let isLower = (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+        let isUpper = (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
+        let isDigit = (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+        let isGraph = (0x21...0x7e).contains(byte)
+        switch name {
+        case "alnum": return isLower || isUpper || isDigit
+        case "alpha": return isLower || isUpper
+        case "blank": return byte == 0x20 || byte == 0x09
+        case "cntrl": return byte < 0x20 || byte == 0x7f
+        case "digit": return isDigit
+        case "graph": return isGraph
+        case "lower": return isLower
+        case "print": return isGraph || byte == 0x20
+        case "punct": return isGraph && !isLower && !isUpper && !isDigit
+        case "space": return byte == 0x20 || (0x09...0x0d).contains(byte)
+        case "upper": return isUpper
+        case "xdigit": return isDigit || (0x41...0x46).contains(byte) || (0x61...0x66).contains(byte)
+        default: return nil
+        }
     }
 }

@@ -30,7 +30,7 @@ public struct FileStatus: Sendable, Equatable {
         owner = raw.st_uid
         group = raw.st_gid
         size = Int64(raw.st_size)
-        modified = Int64(raw.st_mtim.tv_sec) * 1_000_000_000 + Int64(raw.st_mtim.tv_nsec)
+        modified = raw.st_mtim.nanoseconds
         inode = UInt64(raw.st_ino)
         device = UInt64(raw.st_dev)
         links = UInt64(raw.st_nlink)

@@ -78,7 +78,7 @@ public enum FrameExtraction {
     }
 
     /// Larger frames are not made, and would cost the memory.
-    static let largestFrame = 1 << 30 + 1 << 20
+    public static let largestFrame = 1 << 30 + 1 << 20
 
     /// - Parameter frames: the next frame in the order of their offsets, or nil after the last one. Called on this thread.
     /// - Parameter members: what a frame's text says; called on any thread.
@@ -95,7 +95,7 @@ public enum FrameExtraction {
             directory: directory, owner: options.owner.map { TreeRoot.Ownership(owner: $0.owner, group: $0.group) },
             isEmpty: !isContinued)
         if !isContinued { try checkRoom(directory, options) }
-        let work = FrameWork(root, options)
+        let work = FrameWork(root, options, isContinued: isContinued)
         var result = Result()
         do {
             let reader = FrameReader(limit: options.size, open: open)
@@ -123,7 +123,8 @@ public enum FrameExtraction {
                     number += 1
                     progress(
                         Progress(
-                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size, items: work.written.files,
+                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size,
+                            items: work.written.files,
                             totalItems: options.files))
                 }
                 work.queue.finish()
@@ -150,7 +151,7 @@ public enum FrameExtraction {
         members: @escaping @Sendable (Frame) throws -> [FrameMember]?,
         open: @escaping (_ offset: Int64) throws -> any ByteSource
     ) throws -> Result {
-        let work = FrameCheck(room: options.threads + 1)
+        let work = FrameCheck(room: options.threads + 1, limits: options.limits)
         var result = Result()
         do {
             let reader = FrameReader(limit: options.size, open: open)
@@ -159,6 +160,7 @@ public enum FrameExtraction {
             }
             defer { workers.join() }
             do {
+                var number = 0
                 var counts = (files: 0, bytes: Int64(0))
                 while let frame = try frames() {
                     try stop.check()
@@ -168,7 +170,8 @@ public enum FrameExtraction {
                     let buffer = PackBuffer(room: frame.length)
                     try reader.read(frame, into: buffer)
                     result.compressedBytes += Int64(frame.length)
-                    try work.queue.put(FrameCheck.Job(frame: frame, bytes: buffer), stop: stop)
+                    try work.queue.put(FrameCheck.Job(number: number, frame: frame, bytes: buffer), stop: stop)
+                    number += 1
                     progress(
                         Progress(
                             bytes: result.compressedBytes, totalBytes: options.size, items: counts.files,
@@ -181,6 +184,7 @@ public enum FrameExtraction {
             }
         }
         if let failure = work.queue.firstFailure { throw failure }
+        try work.checkPieces()
         return result
     }
 
@@ -190,6 +194,27 @@ public enum FrameExtraction {
         else { throw ArchiveError.damaged("the manifest names a frame that cannot be") }
         if counts.files > options.limits.entries { throw ArchiveError.limit(.entries(options.limits.entries)) }
         if counts.bytes > options.limits.bytes.value { throw ArchiveError.limit(.bytes(options.limits.bytes)) }
+    }
+
+    /// Whether a link or a directory may be made: its name is plain, and a symlink stays inside.
+    public static func check(_ last: Last, limits: ExtractionLimits) throws {
+        func plain(_ path: [UInt8]) throws {
+            guard ExtractionPolicy.isPlain(path, limits: limits) else {
+                throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(path))
+            }
+        }
+        switch last {
+        case .symlink(let path, let target, _):
+            try plain(path)
+            if let refusal = ExtractionPolicy.refusal(ofTarget: target, from: path) {
+                throw ArchiveError.refused(refusal, entry: Printable.text(path))
+            }
+        case .hardLink(let path, let target):
+            try plain(path)
+            try plain(target)
+        case .directory(let path, _, _): try plain(path)
+        case .root: break
+        }
     }
 
     private static func checkRoom(_ directory: String, _ options: Options) throws {
@@ -204,38 +229,31 @@ public enum FrameExtraction {
     }
 
     private static func finish(
-        _ root: TreeRoot, _ options: Options, implied: [TreeWriter.Directory], last: () throws -> Last?, _ result: inout Result,
+        _ root: TreeRoot, _ options: Options, implied: [TreeWriter.Directory], last: () throws -> Last?,
+        _ result: inout Result,
         stop: StopFlag
     ) throws {
         // Of an interrupted run some links are there already.
-        var writer = TreeWriter(root, replacesEarlier: true)
+        var writer = TreeWriter(root, replacesEarlier: options.journal?.hasFrames ?? false)
         let limits = options.limits
         var rootTime: Int64?
-        func plain(_ path: [UInt8]) throws -> [UInt8] {
-            guard ExtractionPolicy.isPlain(path, limits: limits) else {
-                throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(path))
-            }
-            return path
-        }
         while let next = try last() {
             try stop.check()
+            try check(next, limits: limits)
             switch next {
             case .symlink(let path, let target, let modified):
-                if let refusal = ExtractionPolicy.refusal(ofTarget: target, from: path) {
-                    throw ArchiveError.refused(refusal, entry: Printable.text(path))
-                }
                 let time = timespec(nanoseconds: modified)
                 try writer.make(
-                    ExtractionPolicy.Member(path: plain(path), kind: .symlink(target: target), mode: 0o777), size: 0,
+                    ExtractionPolicy.Member(path: path, kind: .symlink(target: target), mode: 0o777), size: 0,
                     modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
             case .hardLink(let path, let target):
                 try writer.make(
-                    ExtractionPolicy.Member(path: plain(path), kind: .hardLink(target: plain(target)), mode: 0),
+                    ExtractionPolicy.Member(path: path, kind: .hardLink(target: target), mode: 0),
                     size: 0, modified: nil, contents: { _ in })
             case .directory(let path, let mode, let modified):
                 let time = timespec(nanoseconds: modified)
                 try writer.make(
-                    ExtractionPolicy.Member(path: plain(path), kind: .directory, mode: options.mode(mode, least: 0o700)),
+                    ExtractionPolicy.Member(path: path, kind: .directory, mode: options.mode(mode, least: 0o700)),
                     size: 0,
                     modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
                 result.directories += 1
@@ -315,6 +333,7 @@ private final class FrameWork: @unchecked Sendable {
     private let monitor = Monitor()
     private let root: TreeRoot
     private let options: FrameExtraction.Options
+    private let isContinued: Bool
     private var buffers: [PackBuffer] = []
     private var total = Written()
     private var large: [[UInt8]: Large] = [:]
@@ -322,11 +341,24 @@ private final class FrameWork: @unchecked Sendable {
     /// A file that comes in pieces.
     private struct Large {
         let descriptor: CInt
+        let size: Int64
         var left: Int64
+        var pieces: [Range<Int64>] = []
+
+        /// Together they are all its bytes, each once.
+        var isWhole: Bool {
+            var end: Int64 = 0
+            for piece in pieces.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+                if piece.lowerBound != end { return false }
+                end = piece.upperBound
+            }
+            return end == size
+        }
     }
 
-    init(_ root: TreeRoot, _ options: FrameExtraction.Options) {
+    init(_ root: TreeRoot, _ options: FrameExtraction.Options, isContinued: Bool) {
         self.root = root
+        self.isContinued = isContinued
         self.options = options
         queue = WorkQueue(room: options.threads + 1)
     }
@@ -343,7 +375,8 @@ private final class FrameWork: @unchecked Sendable {
     /// One thread's work.
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]) throws {
         let ownsUmask = root.takeOwnUmask()
-        var writer = TreeWriter(root, replacesEarlier: true, lostModeBits: ownsUmask ? 0 : nil)
+        // A name comes once; what is there already can only be an interrupted run's.
+        var writer = TreeWriter(root, replacesEarlier: isContinued, lostModeBits: ownsUmask ? 0 : nil)
         let reader = try ZstdFrameReader()
         let unpacked = PackBuffer(room: 3 << 20)
         var reported = 0
@@ -387,13 +420,18 @@ private final class FrameWork: @unchecked Sendable {
         }
         let descriptor = try begin(member, &writer)
         try Self.write(bytes, to: descriptor, at: member.fileOffset, shown: root.shown(member.path))
-        let isComplete = monitor.locked {
-            large[member.path]?.left -= Int64(member.count)
-            guard large[member.path]?.left == 0 else { return false }
-            large[member.path] = nil
-            return true
+        let ended: Large? = monitor.locked {
+            guard var file = large[member.path] else { return nil }
+            file.left -= Int64(member.count)
+            file.pieces.append(member.fileOffset..<(member.fileOffset + Int64(member.count)))
+            large[member.path] = file.left == 0 ? nil : file
+            return file.left == 0 ? file : nil
         }
-        if isComplete {
+        if let ended {
+            guard ended.isWhole else {
+                close(descriptor)
+                throw ArchiveError.damaged("not all pieces of the file are there", entry: Printable.text(member.path))
+            }
             try writer.finish(largeFile: descriptor, path: member.path, mode: mode, modified: member.modified)
         }
     }
@@ -401,9 +439,15 @@ private final class FrameWork: @unchecked Sendable {
     private func begin(_ member: FrameMember, _ writer: inout TreeWriter) throws -> CInt {
         // Held while the file is made, so that no other piece makes it too.
         try monitor.locked {
-            if let file = large[member.path] { return file.descriptor }
+            if let file = large[member.path] {
+                guard file.size == member.size else {
+                    throw ArchiveError.damaged(
+                        "the pieces of the file tell of several sizes", entry: Printable.text(member.path))
+                }
+                return file.descriptor
+            }
             let descriptor = try writer.begin(largeFile: member.path, mode: options.mode(member.mode, least: 0o600))
-            large[member.path] = Large(descriptor: descriptor, left: member.size)
+            large[member.path] = Large(descriptor: descriptor, size: member.size, left: member.size)
             return descriptor
         }
     }
@@ -432,27 +476,60 @@ private final class FrameWork: @unchecked Sendable {
 }
 
 /// What the threads that verify share.
-private final class FrameCheck: Sendable {
+private final class FrameCheck: @unchecked Sendable {
     struct Job: @unchecked Sendable {
+        let number: Int
         let frame: FrameExtraction.Frame
         let bytes: PackBuffer
     }
 
     let queue: WorkQueue<Job>
+    private let limits: ExtractionLimits
+    private let monitor = Monitor()
+    private var pieces: [(number: Int, piece: FrameMember)] = []
 
-    init(room: Int) { queue = WorkQueue(room: room) }
+    init(room: Int, limits: ExtractionLimits) {
+        queue = WorkQueue(room: room)
+        self.limits = limits
+    }
 
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]?) throws {
         let reader = try ZstdFrameReader()
         let unpacked = PackBuffer(room: 3 << 20)
         while let job = queue.take() {
             try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)
-            if let members = try members(job.frame) { try Self.compare(unpacked.bytes, with: members) }
+            guard let members = try members(job.frame) else { continue }
+            try Self.compare(unpacked.bytes, with: members, limits: limits)
+            guard let piece = members.first(where: \.isPiece) else { continue }
+            if members.count > 1 { throw Self.notInOrder(piece) }
+            monitor.locked { pieces.append((job.number, piece)) }
         }
     }
 
+    private static func notInOrder(_ piece: FrameMember) -> ArchiveError {
+        .damaged("the pieces of the file do not follow each other", entry: Printable.text(piece.path))
+    }
+
+    /// When all frames are read: the pieces of a file stand in frames that follow each other, as tar needs them, and are all there.
+    func checkPieces() throws {
+        var open: (number: Int, piece: FrameMember)?
+        for (number, piece) in monitor.locked({ pieces.sorted { $0.number < $1.number } }) {
+            if let before = open {
+                guard number == before.number + 1, piece.path == before.piece.path, piece.size == before.piece.size,
+                    piece.fileOffset == before.piece.fileOffset + Int64(before.piece.count)
+                else { throw Self.notInOrder(before.piece) }
+            } else if piece.fileOffset != 0 {
+                throw Self.notInOrder(piece)
+            }
+            open = piece.fileOffset + Int64(piece.count) == piece.size ? nil : (number, piece)
+        }
+        if let open { throw Self.notInOrder(open.piece) }
+    }
+
     /// The tar inside must be exactly the one that these members make.
-    private static func compare(_ bytes: UnsafeRawBufferPointer, with members: [FrameMember]) throws {
+    private static func compare(
+        _ bytes: UnsafeRawBufferPointer, with members: [FrameMember], limits: ExtractionLimits
+    ) throws {
         var position = 0
         func differs(_ member: FrameMember) -> ArchiveError {
             .damaged("the tar inside is not the one that the manifest describes", entry: Printable.text(member.path))
@@ -463,6 +540,13 @@ private final class FrameCheck: Sendable {
             return UnsafeRawBufferPointer(rebasing: bytes[position..<(position + count)])
         }
         for member in members {
+            guard ExtractionPolicy.isPlain(member.path, limits: limits) else {
+                throw ArchiveError.damaged("a name that no backup holds", entry: Printable.text(member.path))
+            }
+            guard member.count >= 0, member.fileOffset >= 0, member.fileOffset <= member.size - Int64(member.count)
+            else {
+                throw ArchiveError.damaged("a piece lies outside of its file", entry: Printable.text(member.path))
+            }
             if member.fileOffset == 0 {
                 let header = TarMember(
                     path: member.path, kind: .regular(size: member.size), mode: member.mode, modified: member.modified
@@ -472,7 +556,9 @@ private final class FrameCheck: Sendable {
             guard member.start == position else { throw differs(member) }
             _ = try take(member.count, of: member)
             if member.fileOffset + Int64(member.count) == member.size {
-                guard try take(TarMember.padding(after: member.size), of: member).isAllZero else { throw differs(member) }
+                guard try take(TarMember.padding(after: member.size), of: member).isAllZero else {
+                    throw differs(member)
+                }
             }
         }
         if position != bytes.count { throw ArchiveError.damaged("a frame holds more than the manifest describes") }

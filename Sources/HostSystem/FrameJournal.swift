@@ -36,24 +36,49 @@ public final class FrameJournal: Sendable {
             if errno == EWOULDBLOCK { throw FileLock.Busy(holder: "a restore into \(Printable.text(directory))") }
             throw HostError("flock", path, errno: errno)
         }
-        let head = "amorce-frames " + identity + "\n"
-        let text = try FileReading.text(path, limit: 64 << 20)
-        // The last line counts only with its newline: it may have been cut.
-        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
-        let known = text.hasPrefix(head) ? Set(lines.dropFirst().compactMap { Int($0) }) : []
-        if known.isEmpty {
-            if ftruncate(descriptor, 0) != 0 { throw HostError("ftruncate", path, errno: errno) }
-            try Files.removeTree(directory)
-            try Files.makeNewDirectory(directory, mode: 0o700)
-            try append(head, descriptor, path)
-        } else if !text.hasSuffix("\n") {
-            // The cut line must not run into the next one.
-            try append("\n", descriptor, path)
+        var own = stat()
+        if fstat(descriptor, &own) != 0 { throw HostError("fstat", path, errno: errno) }
+        // Removed between open and lock, by a restore that has just ended: another process may have made a new one.
+        guard try Files.status(path)?.inode == UInt64(own.st_ino) else {
+            throw FileLock.Busy(holder: "a restore into \(Printable.text(directory))")
         }
-        return known
+        let bytes = try FileReading.bytes(path, limit: 64 << 20)
+        // The last line counts only with its newline: it may have been cut, and what is left of it is another frame's number.
+        let text = bytes[..<(bytes.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0)]
+        let lines = text.split(separator: 0x0a).map { String(decoding: $0, as: UTF8.self) }
+        if let directory = try filled(directory), lines.first == head(identity, directory) {
+            let known = Set(lines.dropFirst().compactMap { Int($0) })
+            if !known.isEmpty {
+                if text.count < bytes.count && ftruncate(descriptor, off_t(text.count)) != 0 {
+                    throw HostError("ftruncate", path, errno: errno)
+                }
+                return known
+            }
+        }
+        if ftruncate(descriptor, 0) != 0 { throw HostError("ftruncate", path, errno: errno) }
+        try Files.removeTree(directory)
+        try Files.makeNewDirectory(directory, mode: 0o700)
+        guard let made = try Files.status(directory) else { throw HostError("stat", directory, errno: ENOENT) }
+        try append(head(identity, made) + "\n", descriptor, path)
+        return []
     }
 
-    deinit { close(descriptor) }
+    /// The directory belongs to it: whoever removes it and makes another one has not what the lines tell of.
+    private static func head(_ identity: String, _ directory: FileStatus) -> String {
+        "amorce-frames \(identity) \(directory.device):\(directory.inode)"
+    }
+
+    /// The directory, where there is one with something in it.
+    private static func filled(_ path: String) throws(HostError) -> FileStatus? {
+        guard let status = try Files.status(path), status.kind == .directory else { return nil }
+        return try Files.names(in: path).isEmpty ? nil : status
+    }
+
+    deinit {
+        // Closing alone would leave it to a child that another thread has forked and that has not reached its exec (flock(2)).
+        flock(descriptor, LOCK_UN)
+        close(descriptor)
+    }
 
     /// Whether an earlier run has written anything.
     var hasFrames: Bool { !known.isEmpty }

@@ -73,14 +73,18 @@ public final class FramePacker {
     /// the file is gone.
     public func pack(pieceOf index: Int, offset: Int64, count: Int, level: Int) throws -> PackedFrame {
         let path = tree.path(index)
-        guard let file = try large.open(index, planned: tree[index].size, { () throws(HostError) in try openFile(path) }) else {
+        guard
+            let file = try large.open(
+                index, planned: tree.fileSize(index), { () throws(HostError) in try openFile(path) })
+        else {
             vanished.append(path)
             return try finish(level: level)
         }
         // A file that was cut after its size was promised in the header: the rest is zeros, and it counts as changed.
         let wanted = max(0, min(Int64(count), file.size - offset))
         let isFirst = offset == 0
-        let isLast = offset + Int64(count) >= tree[index].size
+        // The padding stands right behind the last byte, wherever that is by now: what is planned behind it is empty.
+        let isLast = isFirst ? wanted == file.size : wanted > 0 && offset + wanted == file.size
         if isFirst { buffer.append(header(path, file.mode, file.modified, file.size)) }
         let start = buffer.count
         let read = try Self.read(file.descriptor, buffer.extend(by: Int(wanted)), at: offset, shown: source.shown(path))

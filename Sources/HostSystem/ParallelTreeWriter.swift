@@ -153,7 +153,8 @@ final class ParallelTreeWriter {
         join()
         for queue in queues { if let failure = queue.firstFailure { throw failure } }
         try TreeWriter.settle(
-            root, symlinks: shared.symlinks + own.symlinks, directories: shared.directories + own.directories, stop: stop)
+            root, symlinks: shared.symlinks + own.symlinks, directories: shared.directories + own.directories,
+            stop: stop)
         try root.synchronize()
     }
 
@@ -169,7 +170,8 @@ final class ParallelTreeWriter {
                     for piece in item.pieces {
                         try body(
                             piece.offset,
-                            UnsafeRawBufferPointer(rebasing: batch.bytes.bytes[piece.start..<(piece.start + piece.count)]))
+                            UnsafeRawBufferPointer(
+                                rebasing: batch.bytes.bytes[piece.start..<(piece.start + piece.count)]))
                     }
                 }
             }

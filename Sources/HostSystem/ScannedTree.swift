@@ -86,6 +86,12 @@ public struct ScannedTree: Sendable {
         return path
     }
 
+    /// Of a file, also of one that is a hard link to an earlier one.
+    public func fileSize(_ index: Int) -> Int64 {
+        let entry = entries[index]
+        return entry.kind == .hardLink ? entries[Int(entry.size)].size : entry.size
+    }
+
     public func linkTarget(_ index: Int) -> [UInt8] {
         let entry = entries[index]
         let start = Int(entry.nameStart) + Int(entry.nameLength)
@@ -100,6 +106,8 @@ public struct ScannedTree: Sendable {
     /// The entry of that path.
     public func index(of path: [UInt8]) -> Int? {
         let slash = path.lastIndex(of: 0x2f)
+        // The root's own names have no slash before them.
+        if slash == 0 { return nil }
         let parent = slash.map { Array(path[..<$0]) } ?? []
         guard let number = directoryNumbers[parent] else { return nil }
         let wanted = path[(slash.map { $0 + 1 } ?? 0)...]
@@ -240,7 +248,8 @@ public struct ScannedTree: Sendable {
             }
         }
 
-        private func add(_ name: [CChar], of directory: CInt, to batch: inout Batch, _ passed: inout PassedOver) throws {
+        private func add(_ name: [CChar], of directory: CInt, to batch: inout Batch, _ passed: inout PassedOver) throws
+        {
             let bytes = name.nameBytes
             let path = batch.path.isEmpty ? bytes : batch.path + [0x2f] + bytes
             var status = stat()
@@ -279,13 +288,13 @@ public struct ScannedTree: Sendable {
                 }
                 return
             }
-            if kind == .regular && status.st_nlink > 1 {
+            // A file may be mounted from elsewhere, and its inode's number mean another one here.
+            if kind == .regular && status.st_nlink > 1 && status.st_dev == root.device {
                 batch.shared.append((batch.entries.count, UInt64(status.st_ino)))
             }
             batch.entries.append(
                 Entry(
-                    size: kind == .regular ? Int64(status.st_size) : 0,
-                    modified: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
+                    size: kind == .regular ? Int64(status.st_size) : 0, modified: status.st_mtim.nanoseconds,
                     directory: 0, nameStart: UInt32(batch.names.count), nameLength: UInt16(bytes.count),
                     targetLength: UInt16(target.count), mode: UInt16(status.st_mode & 0o7777), kind: kind))
             batch.names += bytes
@@ -295,7 +304,9 @@ public struct ScannedTree: Sendable {
         private static func target(_ directory: CInt, _ name: [CChar]) -> [UInt8]? {
             var buffer = [UInt8](repeating: 0, count: 4096)
             let length = buffer.withUnsafeMutableBytes { bytes in
-                bytes.baseAddress.map { readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count) }
+                bytes.baseAddress.map {
+                    readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count)
+                }
                     ?? -1
             }
             return length > 0 ? Array(buffer.prefix(length)) : nil
@@ -375,7 +386,7 @@ public final class SourceTree: Sendable {
         self.path = path
         self.descriptor = descriptor
         device = status.st_dev
-        modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+        modified = status.st_mtim.nanoseconds
         mode = UInt16(status.st_mode & 0o7777)
     }
 

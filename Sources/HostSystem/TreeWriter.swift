@@ -303,6 +303,14 @@ extension timespec {
     /// Since 1970; before it, too.
     init(nanoseconds: Int64) {
         let (seconds, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
-        self.init(tv_sec: time_t(rest < 0 ? seconds - 1 : seconds), tv_nsec: Int(rest < 0 ? rest + 1_000_000_000 : rest))
+        self.init(
+            tv_sec: time_t(rest < 0 ? seconds - 1 : seconds), tv_nsec: Int(rest < 0 ? rest + 1_000_000_000 : rest))
+    }
+
+    /// Since 1970. File systems keep times before 1678 and after 2261, which 64 bits do not hold: these become the first or last one.
+    var nanoseconds: Int64 {
+        let whole = Int64(tv_sec).multipliedReportingOverflow(by: 1_000_000_000)
+        let sum = whole.partialValue.addingReportingOverflow(Int64(tv_nsec))
+        return whole.overflow || sum.overflow ? tv_sec < 0 ? .min : .max : sum.partialValue
     }
 }

@@ -154,7 +154,9 @@ public final class ZstdLines {
             waiting.removeSubrange(..<position)
             position = 0
         }
-        guard waiting.count + bytes.count <= Self.most + (1 << 20) else { throw ArchiveError.damaged("a line without end") }
+        guard waiting.count + bytes.count <= Self.most + (1 << 20) else {
+            throw ArchiveError.damaged("a line without end")
+        }
         waiting.append(contentsOf: bytes)
         return true
     }
