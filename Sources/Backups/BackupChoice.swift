@@ -76,7 +76,7 @@ public struct BackupChoice {
             case deeper = "in a folder below the prefix"
             case noCompanion = "no .sha256 or .complete beside it, as others have"
             case noManifest = "no .manifest beside it: it is not finished"
-        case noTime = "neither its name nor the store gives it a time"
+            case noTime = "neither its name nor the store gives it a time"
         }
 
         public let key: String

@@ -43,7 +43,7 @@ public struct BackupInventory: Sendable {
                     items.append(Item(object: object, state: .incomplete, time: time, header: nil))
                     continue
                 }
-                let header = try header(manifest, stop)
+                let header = try BackupReader(store: store).header(manifest, stop: stop)
                 items.append(Item(object: object, state: .complete, time: header.time, header: header))
             } else if let backup = BackupKey.backup(ofManifest: object.key), !keys.contains(backup) {
                 items.append(Item(object: object, state: .leftover, time: Self.time(of: object), header: nil))
@@ -60,16 +60,6 @@ public struct BackupInventory: Sendable {
     private static func time(of object: StoredObject) -> Int64? {
         let name = object.key.split(separator: "/").last.map(String.init) ?? object.key
         return NameStamp(in: name)?.seconds ?? object.modified
-    }
-
-    /// The head is a frame of its own, so that only the first bytes are read.
-    private func header(_ manifest: StoredObject, _ stop: StopFlag) throws -> BackupHeader {
-        do {
-            let source = try store.open(manifest, memory: ByteCount(256 << 10), stop: stop) { _ in }
-            return try ManifestReader(ZstdLines(source)).header
-        } catch let error as ArchiveError {
-            throw RestoreArchive.restoreError(error, key: manifest.key)
-        }
     }
 }
 

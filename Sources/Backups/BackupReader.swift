@@ -90,7 +90,17 @@ struct BackupReader {
         }
     }
 
-    private func manifest(of object: StoredObject, stop: StopFlag) throws -> [UInt8] {
+    /// What the first lines of a manifest say. They are a frame of their own, so that only the first bytes are read.
+    func header(_ manifest: StoredObject, stop: StopFlag) throws -> BackupHeader {
+        do {
+            let source = try store.open(manifest, memory: ByteCount(256 << 10), stop: stop) { _ in }
+            return try ManifestReader(ZstdLines(source)).header
+        } catch let error as ArchiveError {
+            throw RestoreArchive.restoreError(error, key: manifest.key)
+        }
+    }
+
+    func manifest(of object: StoredObject, stop: StopFlag) throws -> [UInt8] {
         let key = BackupKey.manifest(of: object.key)
         guard let manifest = try store.read(key: key, limit: Self.largestManifest, stop: stop) else {
             throw RestoreError.badArchive(

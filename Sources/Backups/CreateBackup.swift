@@ -149,29 +149,30 @@ public struct CreateBackup: Sendable {
         return result
     }
 
-    /// The newest complete backup of the same application and environment, or nil where there is none that can be used, or none may be read.
+    /// The newest complete backup of the same application and environment, or nil where there is none that can be used, or none may
+    /// be read.
     private func newest(_ prefix: String, _ options: Options, _ stop: StopFlag) throws -> EarlierBackup? {
         do {
             let objects = try store.list(prefix: prefix, stop: stop)
+            let reader = BackupReader(store: store)
             let keys = Set(objects.map(\.key))
-            let framed = objects.filter {
-                BackupKey.isFramed($0.key) && !$0.key.dropFirst(prefix.count).contains("/")
-                    && keys.contains(BackupKey.manifest(of: $0.key))
+            let manifests = objects.filter { manifest in
+                guard let key = BackupKey.backup(ofManifest: manifest.key) else { return false }
+                return !key.dropFirst(prefix.count).contains("/") && keys.contains(key)
             }
-            for object in framed.sorted(by: { $0.key > $1.key }).prefix(3) {
-                guard
-                    let manifest = try store.read(
-                        key: BackupKey.manifest(of: object.key), limit: BackupReader.largestManifest, stop: stop),
-                    let pinned = try store.stat(key: object.key, stop: stop)
-                else { continue }
+            for manifest in manifests.sorted(by: { $0.key > $1.key }) {
                 do {
-                    let earlier = try EarlierBackup(pinned, manifest: manifest)
                     // Of another application a file of the same name, time and size need not be the same.
-                    if (earlier.header.app, earlier.header.environment) == (options.app, options.environment) {
-                        return earlier
-                    }
+                    let header = try reader.header(manifest, stop: stop)
+                    guard (header.app, header.environment) == (options.app, options.environment),
+                        let key = BackupKey.backup(ofManifest: manifest.key),
+                        let pinned = try store.stat(key: key, stop: stop)
+                    else { continue }
+                    return try EarlierBackup(pinned, manifest: reader.manifest(of: pinned, stop: stop))
+                } catch let error as RestoreError {
+                    log.warning("an earlier backup is not used: \(error)")
                 } catch let error as ArchiveError {
-                    log.warning("\(Printable.text(object.key)) is not used: \(error)")
+                    log.warning("\(Printable.text(manifest.key)) is not used: \(error)")
                 }
             }
         } catch let error as StopReason {

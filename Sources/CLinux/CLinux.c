@@ -122,3 +122,9 @@ int amorce_processors(void) {
 }
 
 void amorce_return_large_buffers(size_t smallest) { mallopt(M_MMAP_THRESHOLD, (int)smallest); }
+
+int amorce_is_mount_root(int directory, const char *name) {
+    struct statx status;
+    if (statx(directory, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &status) != 0) return 0;
+    return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}

@@ -269,7 +269,7 @@ public struct ScannedTree: Sendable {
             case S_IFREG: kind = .regular
             case S_IFDIR:
                 kind = .directory
-                if status.st_dev == root.device {
+                if status.st_dev == root.device && amorce_is_mount_root(directory, name) == 0 {
                     found(directory: path)
                 } else {
                     passed.mountPoints.append(Printable.text(path))

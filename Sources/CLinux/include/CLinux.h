@@ -77,4 +77,7 @@ int amorce_processors(void);
 // Buffers of this size and more go back to the system when they are freed (mallopt(3), M_MMAP_THRESHOLD).
 void amorce_return_large_buffers(size_t smallest);
 
+// Whether something is mounted on that directory, also of the same file system (statx(2), STATX_ATTR_MOUNT_ROOT, Linux 5.8).
+int amorce_is_mount_root(int directory, const char *name);
+
 #endif
