@@ -81,6 +81,16 @@ extension StoreError: ExplainedError {
     }
 }
 
+extension FolderStore.Refusal: ExplainedError {
+    var advice: String? {
+        switch self {
+        case .absent: "check the path, and that its disk is mounted; a folder of backups is not made by itself"
+        case .notRegular: "a folder is named with a slash at its end"
+        default: nil
+        }
+    }
+}
+
 extension StoreLocation.Problem: ExplainedError {
     var exitStatus: ExitStatus { .usage }
 }

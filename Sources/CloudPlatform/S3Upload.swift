@@ -274,8 +274,8 @@ final class S3Upload: ObjectUpload {
                 },
                 complaint: { problem in
                     switch (problem.status, problem.code) {
-                    case (_, "NoSuchKey"), (_, "NoSuchVersion"): .fail(StoreError.removed(object: shown))
-                    case (412, _), (_, "PreconditionFailed"): .fail(StoreError.replaced(object: shown))
+                    case (_, "NoSuchKey"), (_, "NoSuchVersion"), (412, _), (_, "PreconditionFailed"):
+                        .fail(CopySourceGone(object: shown))
                     default: nil
                     }
                 })

@@ -215,16 +215,21 @@ private final class FolderUpload: ObjectUpload {
     }
 
     func copy(part: Int, from object: StoredObject, range: Range<Int64>) throws {
-        let source = try store.pinned(object)
+        let gone = CopySourceGone(object: store.url(object.key))
+        let source: OpenFile
+        do {
+            source = try store.pinned(object)
+        } catch FolderStore.Refusal.absent, FolderStore.Refusal.replaced {
+            throw gone
+        }
         let present = source.object(key: object.key)
-        let replaced = FolderStore.Refusal.replaced(store.shown(object.key))
-        guard range.lowerBound >= 0, range.upperBound <= present.size ?? 0 else { throw replaced }
+        guard range.lowerBound >= 0, range.upperBound <= present.size ?? 0 else { throw gone }
         try put(part, length: range.upperBound - range.lowerBound) { descriptor, offset in
             let count = try copy(source.descriptor, range, to: descriptor, at: offset)
             // Cut or written to while it was read.
             guard count == range.upperBound - range.lowerBound,
                 source.object(key: object.key).version == present.version
-            else { throw replaced }
+            else { throw gone }
         }
     }
 

@@ -4,6 +4,7 @@ service with a role, and a proxy that stops half-way. Each is a context manager,
 import contextlib
 import email.utils
 import hashlib
+import http.client
 import http.server
 import json
 import os
@@ -45,7 +46,7 @@ class _Server:
                     with owner._lock:
                         owner.together -= 1
 
-            do_GET = do_HEAD = do_PUT = do_CONNECT = handle_any
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_CONNECT = handle_any
 
             def log_message(self, *_):
                 pass
@@ -91,6 +92,7 @@ class WebServer(_Server):
     def __init__(self, folder, hasRanges=True, stallAt=None, status=None, meet=0):
         super().__init__()
         self.folder, self.hasRanges, self.stallAt, self.status, self.meet = Path(folder), hasRanges, stallAt, status, meet
+        self.sent = 0
 
     def answer(self, handler):
         path = self.folder / handler.path.lstrip("/").split("?")[0]
@@ -127,6 +129,8 @@ class WebServer(_Server):
                 if sent == 0:
                     break
                 first += sent
+                with self._lock:
+                    self.sent += sent
         if self.stallAt is not None and end == self.stallAt:
             self.hold(600)
 
@@ -163,6 +167,118 @@ class BucketServer:
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
+
+
+class _PythonServer:
+    """A server of Python's, which says when it answers. `words` know its port."""
+
+    def __init__(self, words, environment=None):
+        self._words, self._environment = words, environment or {}
+
+    def __enter__(self):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        words = [word.replace("{port}", str(self.port)) for word in self._words]
+        environment = {name: value.replace("{port}", str(self.port)) for name, value in self._environment.items()}
+        self._process = subprocess.Popen(
+            [TOOLS / words[0], *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"], **environment})
+        for _ in range(1200):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+                connection.request("GET", "/")
+                connection.getresponse().read()
+                return self
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.__exit__()
+        raise RuntimeError(f"{words[0]} does not listen")
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+
+
+class Moto(_PythonServer):
+    """Amazon's S3 as moto plays it: parts, ranges that are copied, conditional writes. Signatures are not checked."""
+
+    key, secret = "AKTESTMADEUP", "MADE-UP-SECRET/of+the+bucket"
+
+    def __init__(self):
+        super().__init__(["moto_server", "-H", "127.0.0.1", "-p", "{port}"])
+
+    @property
+    def environment(self):
+        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL_S3": self.url}
+
+
+class Ministack(_PythonServer):
+    """S3 with users and what they may do."""
+
+    def __init__(self, folder):
+        super().__init__(["ministack"], {
+            "HOME": str(folder), "TMPDIR": str(folder), "AUTH": "true", "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "127.0.0.1", "MINISTACK_REGION": "us-east-1"})
+
+
+class StoreProxy(_Server):
+    """Stands before a store on `port`. Each request is shown to `fault(method, key, query)`, which says what becomes of it: None,
+    it is handed on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
+    "lose", it ends in place of the store's answer; a function, the answer's body passes through it, and a part of it that is left
+    out is never sent; the connection ends there. `sent`: bytes of what was got."""
+
+    def __init__(self, port, fault=lambda method, key, query: None):
+        super().__init__()
+        self.target, self.fault = port, fault
+        self.sent = 0
+
+    def answer(self, handler):
+        path, _, query = handler.path.partition("?")
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        fault = self.fault(handler.command, path, query)
+        if isinstance(fault, tuple):
+            return handler.reply(*fault, [("Content-Type", "application/xml")])
+        if fault == "reset":
+            return self._reset(handler)
+        connection = http.client.HTTPConnection("127.0.0.1", self.target, timeout=60)
+        connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in handler.headers.items():
+            if name.lower() not in ("connection", "expect"):
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        if fault == "lose":
+            return self._reset(handler)
+        handler.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                handler.send_header(name, value)
+        length = answer.getheader("Content-Length") if handler.command == "HEAD" else len(data)
+        if length is not None:
+            handler.send_header("Content-Length", str(length))
+        handler.end_headers()
+        if handler.command == "HEAD":
+            return
+        whole = len(data)
+        if fault:
+            data = fault(data)
+        handler.wfile.write(data)
+        if handler.command == "GET":
+            with self._lock:
+                self.sent += len(data)
+        if len(data) < whole:
+            self._reset(handler)
+
+    @staticmethod
+    def _reset(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.flush()
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
 
 
 class MetadataService(_Server):

@@ -236,13 +236,9 @@ import Testing
     @Test(
         "an error inside 200 to a copied part is one, and what it means is told",
         arguments: [
-            (error(200, "PreconditionFailed"), StoreError.replaced(object: "s3://acme/boutique/old+1.tar")),
-            (error(412, "PreconditionFailed"), .replaced(object: "s3://acme/boutique/old+1.tar")),
-            (error(404, "NoSuchKey"), .removed(object: "s3://acme/boutique/old+1.tar")),
-            (error(200, "NoSuchVersion"), .removed(object: "s3://acme/boutique/old+1.tar")),
             (
                 error(200, "NoSuchUpload"),
-                .uploadLost(object: "s3://acme/boutique/b c.tar", reason: "NoSuchUpload, request REQ1: told")
+                StoreError.uploadLost(object: "s3://acme/boutique/b c.tar", reason: "NoSuchUpload, request REQ1: told")
             ),
             (
                 error(200, "AccessDenied"),
@@ -255,7 +251,19 @@ import Testing
                 .cannotUpload(object: "s3://acme/boutique/old+1.tar", reason: "InvalidRequest, request REQ1: told")
             ),
         ])
-    func copyError(step: String, expected: StoreError) throws {
+    func copyError(step: String, expected: StoreError) throws { try copyFails(step, expected) }
+
+    @Test(
+        "a copy source that is another one by now, or none",
+        arguments: [
+            error(200, "PreconditionFailed"), error(412, "PreconditionFailed"), error(404, "NoSuchKey"),
+            error(200, "NoSuchVersion"),
+        ])
+    func copyGone(step: String) throws {
+        try copyFails(step, CopySourceGone(object: "s3://acme/boutique/old+1.tar"))
+    }
+
+    private func copyFails(_ step: String, _ expected: some Error & Equatable) throws {
         // Two that pass come first: S3's own trouble inside 200, and an answer that ends after its blanks.
         let server = try server(
             post: [Self.created], put: [Self.error(200, "InternalError"), S3StoreTests.answer("   "), step],
