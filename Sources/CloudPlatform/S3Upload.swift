@@ -274,7 +274,9 @@ final class S3Upload: ObjectUpload {
                 },
                 complaint: { problem in
                     switch (problem.status, problem.code) {
-                    case (_, "NoSuchKey"), (_, "NoSuchVersion"), (412, _), (_, "PreconditionFailed"):
+                    case (_, "NoSuchBucket"): nil
+                    // Not every server says with a code what it does not find.
+                    case (404, _), (_, "NoSuchKey"), (_, "NoSuchVersion"), (412, _), (_, "PreconditionFailed"):
                         .fail(CopySourceGone(object: shown))
                     default: nil
                     }

@@ -17,6 +17,7 @@ def amorce(*words, environment=None, wrapper=(), timeout=120, cwd=None):
         [*wrapper, binary(), *map(str, words)], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
         timeout=timeout, cwd=cwd,
         env={"PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true", **(environment or {})})
+    assert "MADE-UP-SECRET" not in done.stdout + done.stderr
     return Run(done, done.stdout, done.stderr)
 
 

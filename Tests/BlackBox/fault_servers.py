@@ -1,6 +1,7 @@
 """Servers that a front meets, on free loopback ports: a web server with and without ranges, rclone's S3 server, a metadata
 service with a role, and a proxy that stops half-way. Each is a context manager, and keeps what it was asked."""
 
+import collections
 import contextlib
 import email.utils
 import hashlib
@@ -169,6 +170,17 @@ class BucketServer:
         self._process.wait()
 
 
+def client(service, url, key, secret):
+    import botocore.session
+    return botocore.session.Session().create_client(
+        service, region_name="us-east-1", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret)
+
+
+def keys(key, secret, url):
+    """The environment of one who may use a store."""
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": url}
+
+
 class _PythonServer:
     """A server of Python's, which says when it answers. `words` know its port."""
 
@@ -210,8 +222,10 @@ class Moto(_PythonServer):
 
     @property
     def environment(self):
-        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_REGION": "us-east-1",
-                "AWS_ENDPOINT_URL_S3": self.url}
+        return keys(self.key, self.secret, self.url)
+
+    def client(self, service="s3"):
+        return client(service, self.url, self.key, self.secret)
 
 
 class Ministack(_PythonServer):
@@ -222,14 +236,27 @@ class Ministack(_PythonServer):
             "HOME": str(folder), "TMPDIR": str(folder), "AUTH": "true", "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1",
             "MINISTACK_HOST": "127.0.0.1", "MINISTACK_REGION": "us-east-1"})
 
+    def client(self, service="s3"):
+        return client(service, self.url, "test", "test")
+
+    def user(self, name, *actions):
+        """The environment of a new user who may do `actions` and nothing else."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps({
+            "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}]}))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        return keys(made["AccessKeyId"], made["SecretAccessKey"], self.url)
+
 
 class StoreProxy(_Server):
-    """Stands before a store on `port`. Each request is shown to `fault(method, key, query)`, which says what becomes of it: None,
-    it is handed on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
+    """Stands before a store on `port`. Each request is shown to `fault(ask)`, which says what becomes of it: None, it is handed on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
     "lose", it ends in place of the store's answer; a function, the answer's body passes through it, and a part of it that is left
     out is never sent; the connection ends there. `sent`: bytes of what was got."""
 
-    def __init__(self, port, fault=lambda method, key, query: None):
+    Ask = collections.namedtuple("Ask", "method path query headers")
+
+    def __init__(self, port, fault=lambda ask: None):
         super().__init__()
         self.target, self.fault = port, fault
         self.sent = 0
@@ -237,7 +264,7 @@ class StoreProxy(_Server):
     def answer(self, handler):
         path, _, query = handler.path.partition("?")
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        fault = self.fault(handler.command, path, query)
+        fault = self.fault(self.Ask(handler.command, path, query, handler.headers))
         if isinstance(fault, tuple):
             return handler.reply(*fault, [("Content-Type", "application/xml")])
         if fault == "reset":
