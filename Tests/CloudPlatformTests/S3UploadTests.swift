@@ -263,6 +263,15 @@ import Testing
         try copyFails(step, CopySourceGone(object: "s3://acme/boutique/old+1.tar"))
     }
 
+    @Test(
+        "a store that copies no parts",
+        arguments: [error(501, "NotImplemented"), stored])
+    func noCopies(step: String) throws {
+        try copyFails(
+            step,
+            CopySourceGone(object: "s3://acme/boutique/old+1.tar", reason: "the store copies no parts of it"))
+    }
+
     private func copyFails(_ step: String, _ expected: some Error & Equatable) throws {
         // Two that pass come first: S3's own trouble inside 200, and an answer that ends after its blanks.
         let server = try server(
