@@ -39,7 +39,7 @@ struct BackupPlaces {
                 return try body(place.open())
             } catch let reason as StopReason {
                 throw reason
-            } catch let error as HostError {
+            } catch let error as HostError where !Self.concerns(error, place.location) {
                 // This host's own trouble: no other place would mend it.
                 throw error
             } catch let error as RestoreError where error.isOutOfRoom {
@@ -56,6 +56,12 @@ struct BackupPlaces {
             failures: failures.map { failure in
                 (failure.location, BootFailure(.restore, "", failure.error))
             })
+    }
+
+    /// Whether it is the disk of the backups themselves that fails.
+    private static func concerns(_ error: HostError, _ place: StoreLocation) -> Bool {
+        let folder = place.root.hasSuffix("/") ? place.root : place.root + "/"
+        return place.scheme == .file && (error.path + "/").hasPrefix(folder)
     }
 
     /// None of them has a usable backup.
