@@ -3,6 +3,9 @@ internal import HostSystem
 /// Puts one object together from ranges of another one and from bytes that come in order, and sends it in parts from several
 /// threads. At most a few parts are in memory. One thread calls it.
 final class PartWriter {
+    /// Several are in memory at once.
+    private static let partSize: Int64 = 6 << 20
+
     private let upload: any ObjectUpload
     private let rules: PartRules
     private let partSize: Int
@@ -20,7 +23,7 @@ final class PartWriter {
         self.stop = stop
         // A fifth of the parts is kept for what is copied.
         let needed = most / Int64(max(1, rules.most / 5 * 4)) + 1
-        partSize = Int(min(rules.largest, max(rules.smallest, 8 << 20, needed)))
+        partSize = Int(min(rules.largest, max(rules.smallest, Self.partSize, needed)))
         sender = try PartSender(upload, connections: connections)
     }
 

@@ -137,7 +137,8 @@ public struct BackupWork {
         }
         if !made.changed.isEmpty {
             log.warning(
-                "changed each time while being read, and may be of two versions: \(some(made.changed, of: made.changed.count))")
+                "changed each time while being read, and may be of two versions: \(some(made.changed, of: made.changed.count))"
+            )
         }
         if made.vanished > 0 { log.detail("\(made.vanished) files were gone before they could be read") }
     }

@@ -30,7 +30,8 @@ public struct DeltaSettings: Sendable, Equatable {
 
     public init(
         from: String, user: String? = nil, password: Secret? = nil, sshKey: String? = nil, knownHosts: String? = nil,
-        marker: String = DeltaSettings.defaultMarker, exclude: [String] = [], whenUnreachable: WhenUnreachable = .serveBackup,
+        marker: String = DeltaSettings.defaultMarker, exclude: [String] = [],
+        whenUnreachable: WhenUnreachable = .serveBackup,
         refuseDeletingMoreThan: Double = 0.2, stallAfter: Duration = .seconds(60),
         connectTimeout: Duration = .seconds(10)
     ) {

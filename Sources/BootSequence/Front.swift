@@ -11,13 +11,15 @@ struct StoreAccess {
     let transport: any HTTPTransport
     let log: Log
 
-    /// For a command outside of any front. Only a bucket may need to know who this instance is: for its region and its role.
+    /// For a command outside of any front. Only a bucket may need to know who this instance is, for its role and its region, and
+    /// not even that where the environment or a credentials file has keys: a laptop has no metadata service to wait for.
     static func standalone(
         _ location: StoreLocation, _ settings: BackupSettings, options: RunOptions, transport: any HTTPTransport,
         log: Log, stop: StopFlag
     ) throws -> StoreAccess {
         let environment = options.sources.environment
-        if location.scheme == .s3, !settings.isAnonymous, environment["AWS_ACCESS_KEY_ID"] == nil {
+        let keys = CredentialChain(environment: environment, platform: nil, role: nil, log: log)
+        if location.scheme == .s3, !settings.isAnonymous, try keys.credentials(stop: stop) == nil {
             return try Front.identify(options, transport: transport, log: log, stop: stop).access
         }
         return StoreAccess(

@@ -122,7 +122,8 @@ extension Settings {
         }
         // Read in full even where the section is absent: a variable may set any of it.
         let places = places(section)
-        let from = places.isEmpty ? (section.isPresent ? section.required("from") : section.text("from")) : places[0].from
+        let from =
+            places.isEmpty ? (section.isPresent ? section.required("from") : section.text("from")) : places[0].from
         var backup = BackupSettings(from: from ?? "")
         backup.newestWithin = section.duration("newest-within")
         backup.region = section.text("region")

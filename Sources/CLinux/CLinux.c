@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
@@ -119,3 +120,5 @@ int amorce_processors(void) {
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
     return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
+
+void amorce_return_large_buffers(size_t smallest) { mallopt(M_MMAP_THRESHOLD, (int)smallest); }

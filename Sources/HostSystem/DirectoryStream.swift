@@ -35,5 +35,12 @@ struct DirectoryStream: ~Copyable {
 
 extension [CChar] {
     /// The bytes before the closing NUL.
-    var nameBytes: [UInt8] { prefix { $0 != 0 }.map { UInt8(bitPattern: $0) } }
+    var nameBytes: [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: count) { room, length in
+            while length < count, self[length] != 0 {
+                room[length] = UInt8(bitPattern: self[length])
+                length += 1
+            }
+        }
+    }
 }

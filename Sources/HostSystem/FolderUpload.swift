@@ -219,7 +219,7 @@ private final class FolderUpload: ObjectUpload {
         let source: OpenFile
         do {
             source = try store.pinned(object)
-        } catch FolderStore.Refusal.absent, FolderStore.Refusal.replaced {
+        } catch is FolderStore.Refusal {
             throw gone
         }
         let present = source.object(key: object.key)

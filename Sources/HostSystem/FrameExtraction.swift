@@ -409,15 +409,16 @@ private final class FrameWork: @unchecked Sendable {
     }
 
     private static func write(
-        _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int64, shown: String
+        _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int64, shown: @autoclosure () -> String
     ) throws(HostError) {
         var done = 0
         while done < bytes.count {
             let count = pwrite(
                 descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done, off_t(offset) + off_t(done))
             if count < 0 {
-                if errno == EINTR { continue }
-                throw HostError("write", shown, errno: errno)
+                let code = errno
+                if code == EINTR { continue }
+                throw HostError("write", shown(), errno: code)
             }
             done += count
         }

@@ -164,23 +164,28 @@ public final class FramePacker {
         return nil
     }
 
-    static func status(_ descriptor: CInt, _ shown: String) throws(HostError) -> FileStatus {
+    static func status(_ descriptor: CInt, _ shown: @autoclosure () -> String) throws(HostError) -> FileStatus {
         var raw = stat()
-        if fstat(descriptor, &raw) != 0 { throw HostError("fstat", shown, errno: errno) }
+        if fstat(descriptor, &raw) != 0 {
+            let code = errno
+            throw HostError("fstat", shown(), errno: code)
+        }
         return FileStatus(raw)
     }
 
     /// Fills the room, with zeros where the file ends before it; returns how many bytes came.
     private static func read(
-        _ descriptor: CInt, _ room: UnsafeMutableRawBufferPointer, at offset: Int64, shown: String
+        _ descriptor: CInt, _ room: UnsafeMutableRawBufferPointer, at offset: Int64,
+        shown: @autoclosure () -> String
     ) throws(HostError) -> Int {
         var done = 0
         while done < room.count {
             let count = pread(
                 descriptor, room.baseAddress?.advanced(by: done), room.count - done, off_t(offset) + off_t(done))
             if count < 0 {
-                if errno == EINTR { continue }
-                throw HostError("read", shown, errno: errno)
+                let code = errno
+                if code == EINTR { continue }
+                throw HostError("read", shown(), errno: code)
             }
             if count == 0 { break }
             done += count

@@ -74,6 +74,10 @@ public enum Host {
         }
     }
 
+    /// Large buffers go back to the system when they are freed. glibc would raise the size from which it maps them one by one with
+    /// each that is freed, and then keep them (mallopt(3), M_MMAP_THRESHOLD); several threads make that much.
+    public static func returnLargeBuffers() { amorce_return_large_buffers(512 << 10) }
+
     /// Whatever umask the caller had: amorce names every mode itself, and the programs it starts (a web server and its logs)
     /// must not inherit 000 or 077.
     public static func setUmask() { umask(0o022) }

@@ -12,18 +12,19 @@ public struct ScannedTree: Sendable {
     }
 
     public struct Entry: Sendable {
-        public internal(set) var kind: Kind
-        /// Permission bits (07777).
-        public let mode: UInt16
+        // In this order one takes 32 bytes.
         /// Of a regular file; of a hard link the number of the entry that it leads to.
         public internal(set) var size: Int64
         /// Nanoseconds since 1970.
         public let modified: Int64
-        let directory: UInt32
-        let nameStart: UInt32
+        fileprivate(set) var directory: UInt32
+        fileprivate(set) var nameStart: UInt32
         let nameLength: UInt16
         /// Of a symlink; it stands behind the name.
         let targetLength: UInt16
+        /// Permission bits (07777).
+        public let mode: UInt16
+        public internal(set) var kind: Kind
     }
 
     public struct Options: Sendable {
@@ -134,7 +135,7 @@ public struct ScannedTree: Sendable {
         }
         threads.join()
         if let failure = walk.failures.firstFailure { throw failure }
-        assemble(walk.batches)
+        assemble(walk.takeUnordered())
         passedOver = walk.passedOver
     }
 
@@ -147,6 +148,26 @@ public struct ScannedTree: Sendable {
         var shared: [(entry: Int, inode: UInt64)] = []
     }
 
+    /// What all directories held, one after the other as they came.
+    private struct Unordered {
+        var names: [UInt8] = []
+        var entries: [Entry] = []
+        var directories: [(path: [UInt8], first: Int, count: Int)] = []
+        var shared: [(entry: Int, inode: UInt64)] = []
+
+        mutating func add(_ batch: Batch) {
+            let base = UInt32(names.count)
+            let first = entries.count
+            names += batch.names
+            for var entry in batch.entries {
+                entry.nameStart += base
+                entries.append(entry)
+            }
+            for (entry, inode) in batch.shared { shared.append((first + entry, inode)) }
+            directories.append((batch.path, first, batch.entries.count))
+        }
+    }
+
     private final class Walk: @unchecked Sendable {
         /// Only its failure is used.
         let failures = WorkQueue<Int>(room: 1)
@@ -155,7 +176,7 @@ public struct ScannedTree: Sendable {
         private let options: Options
         private var waiting: [[UInt8]] = []
         private var open = 0
-        private(set) var batches: [Batch] = []
+        private(set) var unordered = Unordered()
         private(set) var passedOver = PassedOver()
 
         init(_ root: SourceTree, _ options: Options) {
@@ -189,6 +210,12 @@ public struct ScannedTree: Sendable {
             }
         }
 
+        /// When all threads have ended.
+        func takeUnordered() -> Unordered {
+            defer { unordered = Unordered() }
+            return unordered
+        }
+
         func read(_ path: [UInt8]) throws {
             var passed = PassedOver()
             var batch = Batch(path: path)
@@ -204,11 +231,11 @@ public struct ScannedTree: Sendable {
                 var stream = try DirectoryStream(reading: descriptor, shown: shown)
                 var found: [[CChar]] = []
                 while let name = stream.next() { found.append(name) }
-                found.sort { $0.nameBytes.lexicographicallyPrecedes($1.nameBytes) }
+                found.sort { strcmp($0, $1) < 0 }
                 for name in found { try add(name, of: descriptor, to: &batch, &passed) }
             }
             monitor.locked {
-                batches.append(batch)
+                unordered.add(batch)
                 passedOver.add(passed)
             }
         }
@@ -257,10 +284,10 @@ public struct ScannedTree: Sendable {
             }
             batch.entries.append(
                 Entry(
-                    kind: kind, mode: UInt16(status.st_mode & 0o7777), size: kind == .regular ? Int64(status.st_size) : 0,
+                    size: kind == .regular ? Int64(status.st_size) : 0,
                     modified: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec),
                     directory: 0, nameStart: UInt32(batch.names.count), nameLength: UInt16(bytes.count),
-                    targetLength: UInt16(target.count)))
+                    targetLength: UInt16(target.count), mode: UInt16(status.st_mode & 0o7777), kind: kind))
             batch.names += bytes
             batch.names += target
         }
@@ -284,32 +311,43 @@ public struct ScannedTree: Sendable {
         }
     }
 
-    private mutating func assemble(_ unordered: [Batch]) {
-        let batches = unordered.sorted { $0.path.lexicographicallyPrecedes($1.path) }
-        names.reserveCapacity(batches.reduce(0) { $0 + $1.names.count })
-        entries.reserveCapacity(batches.reduce(0) { $0 + $1.entries.count })
+    private mutating func assemble(_ unordered: Unordered) {
+        let order = unordered.directories.indices.sorted {
+            unordered.directories[$0].path.lexicographicallyPrecedes(unordered.directories[$1].path)
+        }
+        names = unordered.names
+        entries.reserveCapacity(unordered.entries.count)
+        // Where the entries of a directory begin now, by the number that it had.
+        var firsts = [Int](repeating: 0, count: order.count)
+        for number in order {
+            let (path, first, count) = unordered.directories[number]
+            firsts[number] = entries.count
+            directoryNumbers[path] = UInt32(directories.count)
+            for var entry in unordered.entries[first..<(first + count)] {
+                entry.directory = UInt32(directories.count)
+                entries.append(entry)
+            }
+            directories.append(Directory(path: path, first: firsts[number], count: count))
+        }
+        joinLinks(unordered, firsts)
+    }
+
+    private mutating func joinLinks(_ unordered: Unordered, _ firsts: [Int]) {
+        var shared: [(entry: Int, inode: UInt64)] = []
+        var number = 0
+        // Both are in the order in which the directories were read.
+        for (entry, inode) in unordered.shared {
+            while entry >= unordered.directories[number].first + unordered.directories[number].count { number += 1 }
+            shared.append((firsts[number] + entry - unordered.directories[number].first, inode))
+        }
         var firstByInode: [UInt64: Int] = [:]
-        for (number, batch) in batches.enumerated() {
-            let base = UInt32(names.count)
-            let first = entries.count
-            names += batch.names
-            for entry in batch.entries {
-                entries.append(
-                    Entry(
-                        kind: entry.kind, mode: entry.mode, size: entry.size, modified: entry.modified,
-                        directory: UInt32(number), nameStart: base + entry.nameStart, nameLength: entry.nameLength,
-                        targetLength: entry.targetLength))
+        for (entry, inode) in shared.sorted(by: { $0.entry < $1.entry }) {
+            if let target = firstByInode[inode] {
+                entries[entry].kind = .hardLink
+                entries[entry].size = Int64(target)
+            } else {
+                firstByInode[inode] = entry
             }
-            for (entry, inode) in batch.shared {
-                if let target = firstByInode[inode] {
-                    entries[first + entry].kind = .hardLink
-                    entries[first + entry].size = Int64(target)
-                } else {
-                    firstByInode[inode] = first + entry
-                }
-            }
-            directories.append(Directory(path: batch.path, first: first, count: batch.entries.count))
-            directoryNumbers[batch.path] = UInt32(number)
         }
     }
 }

@@ -24,6 +24,7 @@ struct Amorce: ParsableCommand {
     static func main() {
         Host.secureStandardDescriptors()
         Host.setUmask()
+        Host.returnLargeBuffers()
         main(nil)
     }
 }

@@ -15,7 +15,9 @@ struct StoreArguments: ParsableArguments {
     func validate() throws {
         guard (1...64).contains(connections) else { throw ValidationError("--connections is from 1 to 64") }
         guard memory.value >= 4 << 20 else { throw ValidationError("--memory is at least 4MiB") }
-        guard threads.map({ (1...256).contains($0) }) ?? true else { throw ValidationError("--threads is from 1 to 256") }
+        guard threads.map({ (1...256).contains($0) }) ?? true else {
+            throw ValidationError("--threads is from 1 to 256")
+        }
     }
 
     /// - Parameter address: a URL, or a path of this host.
@@ -48,7 +50,8 @@ struct BackupCommand: ParsableCommand {
     @Option(help: ArgumentHelp("s3:// or file:// address of a prefix, or a folder.", valueName: "url")) var to: String
     @Option(help: "The application; else what .amorce-site in the folder says.") var app: String?
     @Option(help: "The environment that the data comes from.") var environment = "production"
-    @Option(help: ArgumentHelp("Leave out what matches; may be repeated.", valueName: "pattern")) var exclude: [String] = []
+    @Option(help: ArgumentHelp("Leave out what matches; may be repeated.", valueName: "pattern")) var exclude:
+        [String] = []
     @Flag(help: "Take nothing over from an earlier backup.") var full = false
     @Flag(help: "Print the result as JSON.") var json = false
 
@@ -83,7 +86,8 @@ struct Verify: ParsableCommand {
 
     @OptionGroup var options: GlobalOptions
     @OptionGroup var store: StoreArguments
-    @Argument(help: ArgumentHelp("s3://, https:// or file:// address, or a path.", valueName: "url")) var address: String
+    @Argument(help: ArgumentHelp("s3://, https:// or file:// address, or a path.", valueName: "url")) var address:
+        String
     @Flag(help: "Print the result as JSON.") var json = false
 
     func run() throws {
@@ -108,7 +112,8 @@ struct BackupsCommand: ParsableCommand {
 
     @OptionGroup var options: GlobalOptions
     @OptionGroup var store: StoreArguments
-    @Argument(help: ArgumentHelp("s3:// or file:// address of a prefix, or a folder.", valueName: "url")) var address: String
+    @Argument(help: ArgumentHelp("s3:// or file:// address of a prefix, or a folder.", valueName: "url")) var address:
+        String
     @Option(help: ArgumentHelp("Remove what this policy does not keep.", valueName: "policy")) var prune: String?
     @Flag(help: "With --prune: say what would be removed, and remove nothing.") var dryRun = false
     @Flag(help: "Print the list as JSON.") var json = false

@@ -157,12 +157,11 @@ import Testing
     @Test("more than libcurl's buffer arrives as it was, also after a break in the middle of it")
     func large() throws {
         let bytes = seededBytes(400_000)
-        let server = try server(
-            post: [Self.created], put: [Self.reset, Self.stored], head: [Self.none])
+        let broken = [#"{"take":300000}"#, #"{"take":1}"#, #"{"take":399999,"how":"fin"}"#]
+        let server = try server(post: [Self.created], put: broken + [Self.stored], head: [Self.none])
         try begin(server).send(part: 1, bytes: bytes)
-        let puts = try seen(server, "PUT")
-        #expect(puts.count == 2)
-        #expect(puts.allSatisfy { $0.body.unicodeScalars.map { UInt8($0.value) } == bytes })
+        let bodies = try seen(server, "PUT").map { $0.body.unicodeScalars.map { UInt8($0.value) } }
+        #expect(bodies == [Array(bytes[..<300_000]), [bytes[0]], Array(bytes[..<399_999]), bytes])
     }
 
     // MARK: parts
@@ -231,6 +230,19 @@ import Testing
         #expect(throws: UploadError.self) { try upload.copy(part: 1, from: Self.object, range: 0..<(5 << 30) + 1) }
         #expect(throws: UploadError.missingPart(object: Self.shown, part: 1)) { try upload.complete() }
         #expect(try seen(server, "PUT").isEmpty)
+    }
+
+    @Test(
+        "an object to copy from that is gone or another one is told apart from everything else",
+        arguments: [
+            (200, "PreconditionFailed"), (412, "PreconditionFailed"), (404, "NoSuchKey"), (200, "NoSuchVersion"),
+        ])
+    func copySourceGone(status: Int, code: String) throws {
+        let server = try server(post: [Self.created], put: [Self.error(status, code)], head: [Self.none])
+        let upload = try begin(server)
+        #expect(throws: CopySourceGone(object: "s3://acme/boutique/old+1.tar")) {
+            try upload.copy(part: 1, from: Self.object, range: 0..<10)
+        }
     }
 
     @Test(

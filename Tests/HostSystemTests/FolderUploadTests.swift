@@ -130,7 +130,7 @@ import Testing
         try upload.copy(part: 3, from: object, range: 0..<Int64(old.count))
         try upload.copy(part: 1, from: object, range: 1000..<41_234)
         try upload.send(part: 2, bytes: Self.piece(2))
-        let past = CopySourceGone(object: "file://" + scratch("store/old"))
+        let past = CopySourceGone(object: store.location + "old")
         #expect(throws: past) { try upload.copy(part: 4, from: object, range: 0..<Int64(old.count) + 1) }
         _ = try upload.complete()
         #expect(try read("new") == Array(old[1000..<41_234]) + Self.piece(2) + old)

@@ -1,5 +1,6 @@
 import Foundation
 import HostSystem
+import Synchronization
 
 /// A server process that a test starts on a free loopback port, as the leader of a process group of its own that ends with the
 /// last reference to it. No wait here is without an end.
@@ -111,19 +112,26 @@ public final class LoopbackServer: @unchecked Sendable {
 
     deinit { stop() }
 
-    /// A port that was free a moment ago.
+    private static let lastPort = Mutex(Int.random(in: 0..<20_000))
+
+    /// A port that was free a moment ago, and that neither this process nor an outgoing connection takes meanwhile: the kernel
+    /// gives those ports from 32768 on (ip(7), ip_local_port_range).
     public static func freePort() -> Int {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(descriptor) }
-        var address = loopback(0)
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                _ = bind(descriptor, $0, length)
-                _ = getsockname(descriptor, $0, &length)
+        while true {
+            let port = lastPort.withLock { last in
+                last = (last + 1) % 20_000
+                return 12_000 + last
             }
+            let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(descriptor) }
+            var address = loopback(port)
+            let isFree = withUnsafePointer(to: &address) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+                }
+            }
+            if isFree { return port }
         }
-        return Int(UInt16(bigEndian: address.sin_port))
     }
 
     public static func accepts(_ port: Int) -> Bool {

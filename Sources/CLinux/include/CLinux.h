@@ -74,4 +74,7 @@ int amorce_own_umask(void);
 // How many processors this process may run on.
 int amorce_processors(void);
 
+// Buffers of this size and more go back to the system when they are freed (mallopt(3), M_MMAP_THRESHOLD).
+void amorce_return_large_buffers(size_t smallest);
+
 #endif

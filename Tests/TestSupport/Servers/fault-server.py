@@ -16,6 +16,7 @@ A STEP is a JSON object. Served from the file, with what is named changed:
   chunked       in chunks, without a length
   ignore-match  If-Match is not looked at
   file          another file
+  take, how     the connection ends after so many bytes of the request's body
 Or a whole answer: {"status": 503, "headers": {...}, "body": "..."}, or {"raw": "..."} for the very bytes, or {"close": "reset"}.
 """
 
@@ -65,13 +66,15 @@ def read_request(connection, rest):
     headers = [line.split(":", 1) for line in lines[1:]]
     headers = [[name, value.strip()] for name, value in headers]
     length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-    while len(data) < length:
+    request = {"method": method, "target": target, "headers": headers}
+    rule, step = choose(request)
+    while len(data) < step.get("take", length):
         more = connection.recv(65536)
         if not more:
             raise Gone
         data += more
-    request = {"method": method, "target": target, "headers": headers, "body": data[:length].decode("latin-1")}
-    return request, data[length:]
+    request["body"] = data[:step.get("take", length)].decode("latin-1")
+    return request, rule, step, data[length:]
 
 
 def choose(request):
@@ -165,7 +168,7 @@ def handle(connection):
     rest = b""
     try:
         while True:
-            request, rest = read_request(connection, rest)
+            request, rule, step, rest = read_request(connection, rest)
             if request["target"] == "/__requests":
                 with LOCK:
                     body = json.dumps(REQUESTS).encode()
@@ -173,7 +176,8 @@ def handle(connection):
                 continue
             with LOCK:
                 REQUESTS.append(request)
-            rule, step = choose(request)
+            if "take" in step:
+                end(connection, step.get("how", "reset"))
             if "close" in step:
                 end(connection, step["close"])
             if "raw" in step:
