@@ -3,6 +3,7 @@ refused, what is removed, and what is said about it."""
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from backup_trees import age, amorce, backups_in, differences, make_tree, unpacked
+from backup_trees import amorce, backups_in, differences, make_tree, unpacked
 from scratch_front import binary, tree
 from test_terminal import on_terminal, rows
 
@@ -129,6 +130,29 @@ def test_what_is_left_out(site, store, base):
     assert amorce("restore", "--from", f"{store}/", "--to", base / "out").status == 0
     gone = {line.split(" ", 1)[1] for line in differences(site, base / "out") if line[0] in "><c" and "++++" in line}
     assert gone == {"x.log", "lib/y.log", "cache/", "cache/a", "tmp/", "tmp/c", "pipe", "outside -> /etc/passwd", "odd/a b"}
+
+
+def test_links_that_lead_anywhere(store, base):
+    """Whatever a tree's symlinks are, what is backed up can be restored, and what is left out is told."""
+    for seed in range(8):
+        chance = random.Random(seed)
+        site = base / f"site{seed}"
+        for folder in ("a/b", "c"):
+            (site / folder).mkdir(parents=True)
+        (site / "a/f").write_text("x")
+        names = [f"l{number}" for number in range(8)]
+        for _ in range(12):
+            place = site / chance.choice(["", "a", "a/b", "c"]) / chance.choice(names)
+            if not os.path.lexists(place):
+                place.symlink_to("/".join(chance.choices(["..", ".", "a", "b", "c", "f", *names], k=chance.randrange(1, 6))))
+        made = backup(site, base / "store", "--full", app=f"app{seed}")
+        done = amorce("restore", "--from", store / made["key"], "--to", base / f"out{seed}")
+        assert done.status == 0, done
+        links = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_symlink()}
+        came = {str(path.relative_to(base / f"out{seed}")) for path in (base / f"out{seed}").rglob("*") if path.is_symlink()}
+        assert came == links - set(made["leadingOut"])
+        for name in ("", ".manifest"):
+            (store / (made["key"] + name)).unlink()
 
 
 def test_which_application_it_is(site, store):

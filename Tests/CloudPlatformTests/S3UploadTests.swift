@@ -265,19 +265,7 @@ import Testing
         ])
     func copyError(step: String, expected: StoreError) throws { try copyFails(step, expected) }
 
-    @Test(
-        "a copy source that is another one by now, or none",
-        arguments: [
-            error(200, "PreconditionFailed"), error(412, "PreconditionFailed"), error(404, "NoSuchKey"),
-            error(200, "NoSuchVersion"),
-        ])
-    func copyGone(step: String) throws {
-        try copyFails(step, CopySourceGone(object: "s3://acme/boutique/old+1.tar"))
-    }
-
-    @Test(
-        "a store that copies no parts",
-        arguments: [error(501, "NotImplemented"), stored])
+    @Test("a store that copies no parts", arguments: [error(501, "NotImplemented"), stored])
     func noCopies(step: String) throws {
         try copyFails(
             step,
