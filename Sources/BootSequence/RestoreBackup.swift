@@ -152,7 +152,8 @@ struct RestoreBackup {
     /// Whether an error came because the backup is not there any more as it was chosen.
     private func isGone(_ candidate: Candidate, after error: any Error, stop: StopFlag) -> Bool {
         switch error {
-        case StoreError.removed, StoreError.replaced, FolderStore.Refusal.absent, FolderStore.Refusal.replaced: return true
+        case StoreError.removed, StoreError.replaced, FolderStore.Refusal.absent, FolderStore.Refusal.replaced:
+            return true
         // Pruning takes the manifest first: what was a backup a moment ago then looks as if it had never been finished.
         case RestoreError.badArchive:
             guard location.isPrefix, let now = try? candidates(stop: stop) else { return false }

@@ -250,7 +250,8 @@ class Ministack(_PythonServer):
 
 
 class StoreProxy(_Server):
-    """Stands before a store on `port`. Each request is shown to `fault(ask)`, which says what becomes of it: None, it is handed on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
+    """Stands before a store on `port`. Each request is shown to `fault(ask)`, which says what becomes of it: None, it is handed
+    on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
     "lose", it ends in place of the store's answer; a function, the answer's body passes through it, and a part of it that is left
     out is never sent; the connection ends there. `sent`: bytes of what was got."""
 

@@ -406,7 +406,8 @@ def test_damage_is_found(site, store, base):
         ("flipped", whole[:5_000_000] + bytes([whole[5_000_000] ^ 1]) + whole[5_000_001:], told),
         ("flipped at the end", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], told),
         ("cut", whole[:-1], told), ("followed", whole + b"x", told), ("empty", b"", told),
-        ("frame missing", whole[:-60], told), ("another object's manifest", whole, (base / "other" / (other["key"] + ".manifest")).read_bytes()),
+        ("frame missing", whole[:-60], told),
+        ("another object's manifest", whole, (base / "other" / (other["key"] + ".manifest")).read_bytes()),
         ("manifest cut", whole, told[:-20]), ("manifest flipped", whole, told[:-20] + bytes([told[-20] ^ 1]) + told[-19:]),
         ("manifest empty", whole, b""), ("manifest of text", whole, b"hello\n"), ("no manifest", whole, None)]
     for what, data, text in bad:
@@ -467,7 +468,7 @@ def test_the_second_of_one_second(site, store):
 
 @pytest.mark.parametrize("columns", [60, 100])
 def test_on_a_terminal(base, store, columns):
-    site = make_tree(base / "site", large=200_000_000)
+    site = make_tree(base / "site", large=120_000_000)
     status, text = on_terminal(None, columns, "backup", "--from", site, "--to", store, "--app", "boutique", "--threads", "1")
     assert status == 0, text
     live = [row for row in rows(text) if "backup" in row]

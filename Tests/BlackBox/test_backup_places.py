@@ -227,7 +227,8 @@ def environment(stack):
     return {**KEYS, **({"AWS_ENDPOINT_URL_S3": stack.servers[-1].url} if stack.servers else {})}
 
 
-@pytest.mark.parametrize("what", ["unreachable", "empty", "absent", "damaged", "plain and damaged", "without a manifest", "denied", "denied over HTTP"])
+@pytest.mark.parametrize("what", [
+    "unreachable", "empty", "absent", "damaged", "plain and damaged", "without a manifest", "denied", "denied over HTTP"])
 def test_the_second_place_serves_when_the_first_has_nothing(framed, stack, what):
     url, said, status = broken(framed, what, stack)
     good = f"file://{framed.bucket}/"
@@ -264,7 +265,8 @@ def test_the_disk_of_the_first_place_is_broken(framed):
     places(framed, f"file://{place}/", f"file://{framed.bucket}/")
     done = framed.run("boot", wrapper=["strace", "-f", "-qq", "-o", "/dev/null", "-P", place / key, "-e", "trace=pread64",
                                        "-e", "inject=pread64:error=EIO"])
-    assert "failed at prove" in done.messages and "Input/output error" in done.messages and f"trying file://{framed.bucket}/" in done.messages, done
+    assert "failed at prove" in done.messages and "Input/output error" in done.messages, done
+    assert f"trying file://{framed.bucket}/" in done.messages, done
 
 
 def test_no_place_has_one(framed, stack):

@@ -195,8 +195,9 @@ def test_no_room(shelf, base, key, options):
         assert_whole(shelf, disk / "out")
 
 
-@pytest.mark.parametrize("call", ["write", "mkdirat", "syncfs", "utimensat", "symlinkat", "linkat", "fchmod", "openat2,openat", "rename,renameat,renameat2",
-                                  "fsync", "close"])
+@pytest.mark.parametrize("call", [
+    "write", "mkdirat", "syncfs", "utimensat", "symlinkat", "linkat", "fchmod", "openat2,openat", "rename,renameat,renameat2",
+    "fsync", "close"])
 def test_a_call_that_fails(shelf, base, call):
     """Row 63. Whichever call of that kind it is, either it did not matter or nothing is left."""
     (base / "space").mkdir()
@@ -273,13 +274,13 @@ def test_killed_again_and_again(shelf, base):
     """A run on top of what several killed ones left."""
     target, chance = base / "out", random.Random(11)
     kills = 0
-    for _ in range(25):
+    for _ in range(12):
         done = restore(f"{shelf}/store/", target, wrapper=killed(chance.randrange(2, 140), STEPS))
         kills += done.status in (-9, 137)
         if target.exists():
             assert_whole(shelf, target)
             shutil.rmtree(target)
-    assert kills > 5
+    assert kills > 2
     assert restore(f"{shelf}/store/", target).status == 0
     assert_whole(shelf, target)
 
