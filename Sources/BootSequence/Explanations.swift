@@ -131,6 +131,13 @@ extension BackupWork.NothingLive: ExplainedError {
     var advice: String? { "name a folder with --from" }
 }
 
+extension BackupWork.PlaceInside: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+    var advice: String? {
+        "put the backups elsewhere" + (folder.isEmpty ? "" : ", or leave them out: --exclude /\(Printable.text(folder))/")
+    }
+}
+
 extension BackupWork.NoApp: ExplainedError {
     var exitStatus: ExitStatus { .usage }
     var advice: String? { "give --app, or write the name into \(DeltaSettings.defaultMarker) in the folder" }

@@ -214,6 +214,39 @@ def test_a_place_that_is_not_there(site, base):
     assert done.status == 78 and "only be read" in done.messages, done
 
 
+def test_a_place_inside_of_what_is_backed_up(site):
+    """Each backup would hold those before it."""
+    (site / "var/backups").mkdir(parents=True)
+    for place, more in ((site / "var/backups", "--exclude /var/backups/"), (site, "elsewhere")):
+        done = amorce("backup", "--from", site, "--to", place, "--app", "boutique")
+        assert done.status == 64 and "lies in what is backed up" in done.messages and more in done.messages, done
+    for pattern in ("/var/backups/", "var", "backups"):
+        made = backup(site, site / "var/backups", "--exclude", pattern, "--full")
+        assert b"backups" not in subprocess.run(["tar", "-tf", site / "var/backups" / made["key"]], capture_output=True, check=True).stdout
+        time.sleep(1.1)
+
+
+@pytest.mark.parametrize("call, number", [("pwrite64", 1), ("fsync", 1), ("renameat2", 1), ("fsync", 3), ("renameat2", 2)])
+def test_the_disk_of_the_store_fails(site, store, call, number):
+    """Row 63. Without its manifest, an object passes for nothing."""
+    done = amorce("backup", "--from", site, "--to", store, "--app", "boutique", wrapper=[
+        "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={number}"])
+    assert done.status == 1 and "Input/output error" in done.messages and "failed at backup" in done.messages, done
+    objects, manifests, rest = backups_in(store)
+    assert manifests == rest == [] and len(objects) == (number > 1)
+    assert [each["state"] for each in json.loads(amorce("backups", store, "--json").output)] == ["incomplete"] * len(objects)
+    time.sleep(1.1)
+    assert backup(site, store)["copied"] == 0
+    assert amorce("verify", f"{store}/").status == 0
+
+
+def test_the_disk_of_the_site_fails(site, store):
+    done = amorce("backup", "--from", site, "--to", store, "--app", "boutique", wrapper=[
+        "strace", "-f", "-qq", "-o", "/dev/null", "-P", site / "large", "-e", "trace=read,pread64", "-e", "inject=read,pread64:error=EIO"])
+    assert done.status == 1 and "large: Input/output error" in done.messages, done
+    assert backups_in(store) == ([], [], [])
+
+
 def test_the_live_release_without_what_amorce_renders(front, base):
     """Rows of law 3: this environment's secrets stay where they are."""
     (base / "store").mkdir()

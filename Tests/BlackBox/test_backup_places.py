@@ -96,6 +96,21 @@ def test_no_room_for_a_framed_backup(framed, options):
         assert framed.fetch() == (200, "page 1 1\n")
 
 
+@pytest.mark.parametrize("call, number", [("mkdirat", 2), ("write", 30), ("syncfs", 1), ("symlinkat", 1), ("utimensat", 5)])
+def test_nothing_goes_live_from_a_disk_that_fails(framed, call, number):
+    """Row 63. Without services: strace would stay with those that it sees start."""
+    services = framed.settings["services"]
+    framed.write_settings(services=[])
+    done = framed.run("boot", wrapper=["strace", "-f", "-qq", "-o", framed.base / "calls", "-e", f"trace={call}", "-e",
+                                       f"inject={call}:error=EIO:when={number}"])
+    assert done.status == 1 and "Input/output error" in done.messages and "failed at " in done.messages, done
+    assert framed.live is None and framed.releases == [] and not framed.is_ready
+    assert [path.name for path in (framed.root / "var/lib/amorce").iterdir() if "restoring" in path.name] == []
+    framed.write_settings(services=services)
+    assert framed.boot().status == 0
+    assert framed.fetch() == (200, "page 1 1\n")
+
+
 STEPS = "openat2,mkdirat,symlinkat,syncfs,renameat2,rename,renameat,unlinkat,fsync,fchmod,utimensat"
 
 
