@@ -134,7 +134,8 @@ extension BackupWork.NothingLive: ExplainedError {
 extension BackupWork.PlaceInside: ExplainedError {
     var exitStatus: ExitStatus { .usage }
     var advice: String? {
-        "put the backups elsewhere" + (folder.isEmpty ? "" : ", or leave them out: --exclude /\(Printable.text(folder))/")
+        let elsewhere = "put the backups elsewhere"
+        return folder.isEmpty ? elsewhere : elsewhere + ", or leave them out: --exclude /\(Printable.text(folder))/"
     }
 }
 
