@@ -105,6 +105,7 @@ public struct BackupWork {
             let location = try prefix(settings)
             let store = try access(location, settings).writableStore(location, settings)
             let source = try source(request)
+            try source.refuse(placeAt: location)
             var create = CreateBackup.Options(
                 app: source.app, environment: request.environment, madeBy: "amorce " + options.version,
                 threads: settings.threads, connections: min(3, settings.connections), now: Host.now)
@@ -147,6 +148,23 @@ public struct BackupWork {
         let tree: SourceTree
         let app: String
         let isExcluded: @Sendable ([UInt8], Bool) -> Bool
+
+        /// Backups inside of what is backed up would hold each other, and grow with every one.
+        func refuse(placeAt location: StoreLocation) throws {
+            guard location.scheme == .file, let place = Files.resolved(location.root),
+                (place + "/").hasPrefix(tree.path + "/")
+            else { return }
+            let parts = place.dropFirst(tree.path.count).split(separator: "/")
+            let isLeftOut = parts.indices.contains { isExcluded(Array(parts[...$0].joined(separator: "/").utf8), true) }
+            if !isLeftOut { throw PlaceInside(place: place, folder: parts.joined(separator: "/")) }
+        }
+    }
+
+    struct PlaceInside: Error, CustomStringConvertible {
+        let place: String
+        /// Below what is backed up; empty: it is the same.
+        let folder: String
+        var description: String { "\(Printable.text(place)) lies in what is backed up" }
     }
 
     private func source(_ request: Request) throws -> Source {

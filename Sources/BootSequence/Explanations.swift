@@ -81,6 +81,16 @@ extension StoreError: ExplainedError {
     }
 }
 
+extension FolderStore.Refusal: ExplainedError {
+    var advice: String? {
+        switch self {
+        case .absent: "check the path, and that its disk is mounted; a folder of backups is not made by itself"
+        case .notRegular: "a folder is named with a slash at its end"
+        default: nil
+        }
+    }
+}
+
 extension StoreLocation.Problem: ExplainedError {
     var exitStatus: ExitStatus { .usage }
 }
@@ -119,6 +129,14 @@ extension RetentionPolicy.Invalid: ExplainedError {
 extension BackupWork.NothingLive: ExplainedError {
     var exitStatus: ExitStatus { .usage }
     var advice: String? { "name a folder with --from" }
+}
+
+extension BackupWork.PlaceInside: ExplainedError {
+    var exitStatus: ExitStatus { .usage }
+    var advice: String? {
+        let elsewhere = "put the backups elsewhere"
+        return folder.isEmpty ? elsewhere : elsewhere + ", or leave them out: --exclude /\(Printable.text(folder))/"
+    }
 }
 
 extension BackupWork.NoApp: ExplainedError {

@@ -39,7 +39,7 @@ struct BackupPlaces {
                 return try body(place.open())
             } catch let reason as StopReason {
                 throw reason
-            } catch let error as HostError {
+            } catch let error as HostError where !Self.concerns(error, place.location) {
                 // This host's own trouble: no other place would mend it.
                 throw error
             } catch let error as RestoreError where error.isOutOfRoom {
@@ -56,6 +56,12 @@ struct BackupPlaces {
             failures: failures.map { failure in
                 (failure.location, BootFailure(.restore, "", failure.error))
             })
+    }
+
+    /// Whether it is the disk of the backups themselves that fails.
+    private static func concerns(_ error: HostError, _ place: StoreLocation) -> Bool {
+        let folder = place.root.hasSuffix("/") ? place.root : place.root + "/"
+        return place.scheme == .file && (error.path + "/").hasPrefix(folder)
     }
 
     /// None of them has a usable backup.
@@ -119,8 +125,8 @@ struct RestoreBackup {
         return object
     }
 
-    /// Restores into `directory`, which exists and is empty. A backup that vanishes or is replaced while it is read is given
-    /// up for what the store has by then, twice at the most.
+    /// Restores into `directory`, which exists and is empty. A backup that vanishes or is replaced while it is read, or whose
+    /// manifest does, is given up for what the store has by then, twice at the most.
     ///
     /// - Parameter journal: where it is kept how far a framed backup has come, so that an interrupted restore goes on; whatever else
     ///   is in the directory is removed. Nil: the directory is empty.
@@ -129,20 +135,30 @@ struct RestoreBackup {
     ) throws -> ReleaseRecord.Backup {
         var attempt = 0
         while true {
+            guard let candidate = try candidates(stop: stop).first else {
+                throw NotThere(location: location.description)
+            }
             do {
-                guard let candidate = try candidates(stop: stop).first else {
-                    throw NotThere(location: location.description)
-                }
                 return try restore(candidate, into: directory, journal: journal, stop: stop, progress: progress)
-            } catch let error as StoreError where attempt < 2 {
-                switch error {
-                case .removed, .replaced: break
-                default: throw error
-                }
+            } catch {
+                guard attempt < 2, isGone(candidate, after: error, stop: stop) else { throw error }
                 attempt += 1
                 log.warning("\(error); looking again for the newest backup")
                 try Self.beginAgain(in: directory, journal: journal)
             }
+        }
+    }
+
+    /// Whether an error came because the backup is not there any more as it was chosen.
+    private func isGone(_ candidate: Candidate, after error: any Error, stop: StopFlag) -> Bool {
+        switch error {
+        case StoreError.removed, StoreError.replaced, FolderStore.Refusal.absent, FolderStore.Refusal.replaced:
+            return true
+        // Pruning takes the manifest first: what was a backup a moment ago then looks as if it had never been finished.
+        case RestoreError.badArchive:
+            guard location.isPrefix, let now = try? candidates(stop: stop) else { return false }
+            return !now.contains { $0.object.key == candidate.object.key }
+        default: return false
         }
     }
 

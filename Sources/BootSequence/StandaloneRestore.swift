@@ -69,6 +69,7 @@ public struct StandaloneRestore {
         let staging = directory + ".amorce-new"
         let journal = staging + ".frames"
         if !Files.exists(staging) { try Files.makeNewDirectory(staging, mode: 0o700) }
+        var isInPlace = false
         do {
             let store = try StoreAccess.standalone(
                 location, backup, options: options, transport: transport, log: recorder.log, stop: stop
@@ -80,6 +81,7 @@ public struct StandaloneRestore {
             try Files.changeMode(staging, 0o755)
             // Over an empty directory rename(2) works; an absent one it creates.
             try Files.rename(staging, to: directory)
+            isInPlace = true
             if let parent = Files.parent(of: directory) { try Files.synchronizeDirectory(parent) }
             return restored
         } catch let busy as FileLock.Busy {
@@ -87,7 +89,8 @@ public struct StandaloneRestore {
         } catch let reason as StopReason {
             throw reason
         } catch {
-            try? Files.removeTree(staging)
+            // The disk that does not keep its name may not keep it either.
+            try? Files.removeTree(isInPlace ? directory : staging)
             try? Files.remove(journal)
             throw error
         }

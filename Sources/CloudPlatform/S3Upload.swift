@@ -261,20 +261,25 @@ final class S3Upload: ObjectUpload {
             }
             let object = object
             let shown = store.session.object(source.key)
+            let noCopies = CopySourceGone(object: shown, reason: "the store copies no parts of it")
             let response = try answer(
                 .copy(key: key, source: source.key, version: source.version), part, headers,
                 // S3 copies within itself, and tells nothing until it has done so.
                 S3Session.Load(bytes: [], timeout: .seconds(900)),
                 accept: { response in
-                    Self.copied(response) != nil
-                        ? .accept
-                        : .later(
-                            after: nil,
-                            error: StoreError.unexpectedAnswer(object: object, reason: "a copied part without an ETag"))
+                    if Self.copied(response) != nil { return .accept }
+                    // rclone's server does not know of copies, and takes it for a part that is sent and empty.
+                    if response.body.isEmpty && response.header("ETag") != nil { return .fail(noCopies) }
+                    return .later(
+                        after: nil,
+                        error: StoreError.unexpectedAnswer(object: object, reason: "a copied part without an ETag"))
                 },
                 complaint: { problem in
                     switch (problem.status, problem.code) {
-                    case (_, "NoSuchKey"), (_, "NoSuchVersion"), (412, _), (_, "PreconditionFailed"):
+                    case (_, "NoSuchBucket"): nil
+                    case (501, _), (_, "NotImplemented"): .fail(noCopies)
+                    // Not every server says with a code what it does not find.
+                    case (404, _), (_, "NoSuchKey"), (_, "NoSuchVersion"), (412, _), (_, "PreconditionFailed"):
                         .fail(CopySourceGone(object: shown))
                     default: nil
                     }

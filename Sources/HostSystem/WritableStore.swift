@@ -21,7 +21,7 @@ public protocol ObjectUpload: AnyObject, Sendable {
     /// Sends one part.
     func send(part: Int, bytes: [UInt8]) throws
     /// A part whose bytes the store takes from an object that it already has. Throws `CopySourceGone` where that object was
-    /// replaced or removed.
+    /// replaced or removed, or the store cannot do such a thing.
     func copy(part: Int, from object: StoredObject, range: Range<Int64>) throws
     /// Makes the object visible, whole, and returns it pinned. Throws `StoreConflict` where the key is taken.
     func complete() throws -> StoredObject
@@ -51,10 +51,14 @@ public struct StoreConflict: Error, Sendable, Equatable, CustomStringConvertible
     public var description: String { "\(object): an object of that name is there already" }
 }
 
-/// The object that was to be copied from is not there any more, or is another one.
+/// Nothing can be copied from the object: it is not there any more, or is another one, or the store copies no parts at all.
 public struct CopySourceGone: Error, Sendable, Equatable, CustomStringConvertible {
     /// `s3://bucket/key`.
     public let object: String
-    public init(object: String) { self.object = object }
-    public var description: String { "\(object): gone or replaced since it was chosen" }
+    public let reason: String
+    public init(object: String, reason: String = "gone or replaced since it was chosen") {
+        self.object = object
+        self.reason = reason
+    }
+    public var description: String { "\(object): \(reason)" }
 }

@@ -146,13 +146,17 @@ struct BackupsCommand: ParsableCommand {
     }
 
     private func row(_ item: BackupWork.Listed, mark: String?) -> [String] {
-        let age = item.time.map { Duration.seconds(max(0, Host.now - $0)).spoken + " old" } ?? "of unknown age"
+        let age = item.time.map { Self.age(max(0, Host.now - $0)) } ?? "of unknown age"
         let origin = [item.app, item.environment].compactMap { $0 }.joined(separator: " of ")
         return (mark.map { [$0] } ?? []) + [
             Printable.text(Files.name(of: item.key)), age, item.size.map { "\(ByteCount($0))" } ?? "",
             item.state == .complete ? "complete" : item.state.rawValue, Printable.text(origin),
             item.files.map { "\($0) files" } ?? "",
         ]
+    }
+
+    private static func age(_ seconds: Int64) -> String {
+        (seconds < 60 ? "\(seconds) s" : Duration.seconds(seconds).spoken) + " old"
     }
 
     private func table(_ rows: [[String]]) {

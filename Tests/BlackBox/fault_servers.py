@@ -1,9 +1,11 @@
 """Servers that a front meets, on free loopback ports: a web server with and without ranges, rclone's S3 server, a metadata
 service with a role, and a proxy that stops half-way. Each is a context manager, and keeps what it was asked."""
 
+import collections
 import contextlib
 import email.utils
 import hashlib
+import http.client
 import http.server
 import json
 import os
@@ -45,7 +47,7 @@ class _Server:
                     with owner._lock:
                         owner.together -= 1
 
-            do_GET = do_HEAD = do_PUT = do_CONNECT = handle_any
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_CONNECT = handle_any
 
             def log_message(self, *_):
                 pass
@@ -91,6 +93,7 @@ class WebServer(_Server):
     def __init__(self, folder, hasRanges=True, stallAt=None, status=None, meet=0):
         super().__init__()
         self.folder, self.hasRanges, self.stallAt, self.status, self.meet = Path(folder), hasRanges, stallAt, status, meet
+        self.sent = 0
 
     def answer(self, handler):
         path = self.folder / handler.path.lstrip("/").split("?")[0]
@@ -127,6 +130,8 @@ class WebServer(_Server):
                 if sent == 0:
                     break
                 first += sent
+                with self._lock:
+                    self.sent += sent
         if self.stallAt is not None and end == self.stallAt:
             self.hold(600)
 
@@ -163,6 +168,145 @@ class BucketServer:
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
+
+
+def client(service, url, key, secret):
+    import botocore.session
+    return botocore.session.Session().create_client(
+        service, region_name="us-east-1", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret)
+
+
+def keys(key, secret, url):
+    """The environment of one who may use a store."""
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": url}
+
+
+class _PythonServer:
+    """A server of Python's, which says when it answers. `words` know its port."""
+
+    def __init__(self, words, environment=None):
+        self._words, self._environment = words, environment or {}
+
+    def __enter__(self):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        words = [word.replace("{port}", str(self.port)) for word in self._words]
+        environment = {name: value.replace("{port}", str(self.port)) for name, value in self._environment.items()}
+        self._process = subprocess.Popen(
+            [TOOLS / words[0], *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"], **environment})
+        for _ in range(1200):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+                connection.request("GET", "/")
+                connection.getresponse().read()
+                return self
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.__exit__()
+        raise RuntimeError(f"{words[0]} does not listen")
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+
+
+class Moto(_PythonServer):
+    """Amazon's S3 as moto plays it: parts, ranges that are copied, conditional writes. Signatures are not checked."""
+
+    key, secret = "AKTESTMADEUP", "MADE-UP-SECRET/of+the+bucket"
+
+    def __init__(self):
+        super().__init__(["moto_server", "-H", "127.0.0.1", "-p", "{port}"])
+
+    @property
+    def environment(self):
+        return keys(self.key, self.secret, self.url)
+
+    def client(self, service="s3"):
+        return client(service, self.url, self.key, self.secret)
+
+
+class Ministack(_PythonServer):
+    """S3 with users and what they may do."""
+
+    def __init__(self, folder):
+        super().__init__(["ministack"], {
+            "HOME": str(folder), "TMPDIR": str(folder), "AUTH": "true", "GATEWAY_PORT": "{port}", "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "127.0.0.1", "MINISTACK_REGION": "us-east-1"})
+
+    def client(self, service="s3"):
+        return client(service, self.url, "test", "test")
+
+    def user(self, name, *actions):
+        """The environment of a new user who may do `actions` and nothing else."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps({
+            "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}]}))
+        made = iam.create_access_key(UserName=name)["AccessKey"]
+        return keys(made["AccessKeyId"], made["SecretAccessKey"], self.url)
+
+
+class StoreProxy(_Server):
+    """Stands before a store on `port`. Each request is shown to `fault(ask)`, which says what becomes of it: None, it is handed
+    on; (status, body), the answer in the store's place; "reset", the connection ends before the store hears of it;
+    "lose", it ends in place of the store's answer; a function, the answer's body passes through it, and a part of it that is left
+    out is never sent; the connection ends there. `sent`: bytes of what was got."""
+
+    Ask = collections.namedtuple("Ask", "method path query headers")
+
+    def __init__(self, port, fault=lambda ask: None):
+        super().__init__()
+        self.target, self.fault = port, fault
+        self.sent = 0
+
+    def answer(self, handler):
+        path, _, query = handler.path.partition("?")
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        fault = self.fault(self.Ask(handler.command, path, query, handler.headers))
+        if isinstance(fault, tuple):
+            return handler.reply(*fault, [("Content-Type", "application/xml")])
+        if fault == "reset":
+            return self._reset(handler)
+        connection = http.client.HTTPConnection("127.0.0.1", self.target, timeout=60)
+        connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in handler.headers.items():
+            if name.lower() not in ("connection", "expect"):
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        if fault == "lose":
+            return self._reset(handler)
+        handler.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                handler.send_header(name, value)
+        length = answer.getheader("Content-Length") if handler.command == "HEAD" else len(data)
+        if length is not None:
+            handler.send_header("Content-Length", str(length))
+        handler.end_headers()
+        if handler.command == "HEAD":
+            return
+        whole = len(data)
+        if fault:
+            data = fault(data)
+        handler.wfile.write(data)
+        if handler.command == "GET":
+            with self._lock:
+                self.sent += len(data)
+        if len(data) < whole:
+            self._reset(handler)
+
+    @staticmethod
+    def _reset(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.flush()
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
 
 
 class MetadataService(_Server):

@@ -17,11 +17,11 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def on_terminal(front, columns, *words, **environment):
-    """Everything that a terminal of so many columns gets, and the exit code."""
+    """Everything that a terminal of so many columns gets, and the exit code. `front`: None for a command without one."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
-        [binary(), words[0], "--root", front.root, *words[1:]], stdin=theirs, stdout=theirs, stderr=theirs,
+        [binary(), words[0], *(["--root", front.root] if front else []), *words[1:]], stdin=theirs, stdout=theirs, stderr=theirs,
         env={"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment})
     os.close(theirs)
     text = b""

@@ -263,7 +263,16 @@ import Testing
                 .cannotUpload(object: "s3://acme/boutique/old+1.tar", reason: "InvalidRequest, request REQ1: told")
             ),
         ])
-    func copyError(step: String, expected: StoreError) throws {
+    func copyError(step: String, expected: StoreError) throws { try copyFails(step, expected) }
+
+    @Test("a store that copies no parts", arguments: [error(501, "NotImplemented"), stored])
+    func noCopies(step: String) throws {
+        try copyFails(
+            step,
+            CopySourceGone(object: "s3://acme/boutique/old+1.tar", reason: "the store copies no parts of it"))
+    }
+
+    private func copyFails(_ step: String, _ expected: some Error & Equatable) throws {
         // Two that pass come first: S3's own trouble inside 200, and an answer that ends after its blanks.
         let server = try server(
             post: [Self.created], put: [Self.error(200, "InternalError"), S3StoreTests.answer("   "), step],
