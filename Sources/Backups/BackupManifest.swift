@@ -375,7 +375,9 @@ final class ManifestReader {
             let modified = try fields.number()
             last = .directory(path: try fields.name(), mode: mode, modified: modified)
             directories += 1
-        case UInt8(ascii: "R"): last = .root(modified: try fields.number())
+        case UInt8(ascii: "R"):
+            let mode = try fields.mode()
+            last = .root(mode: mode, modified: try fields.number())
         default: throw ArchiveError.damaged("a line of the manifest is of no known kind")
         }
         try fields.finish()
@@ -444,7 +446,7 @@ final class ManifestWriter {
         case .directory(let path, let mode, let modified):
             line = "D\t\(String(mode, radix: 8))\t\(modified)\t".utf8 + ManifestText.escaped(path)
             directories += 1
-        case .root(let modified): line = Array("R\t\(modified)".utf8)
+        case .root(let mode, let modified): line = Array("R\t\(String(mode, radix: 8))\t\(modified)".utf8)
         }
         line.append(0x0a)
         try text.append(line)

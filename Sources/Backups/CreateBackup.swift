@@ -48,8 +48,9 @@ public struct CreateBackup: Sendable {
         public var mountPoints: [String] = []
         /// Symlinks that lead out of the folder; a restore would refuse them.
         public var leadingOut: [String] = []
-        /// Gone before they were read, and changed each time they were read.
+        /// Gone before they were read: how many, and the first hundred by name; and what changed each time it was read.
         public var vanished = 0
+        public var vanishedNames: [String] = []
         public var changed: [String] = []
     }
 
@@ -57,6 +58,16 @@ public struct CreateBackup: Sendable {
     public struct Empty: Error, Sendable, Equatable, CustomStringConvertible {
         public let path: String
         public var description: String { "\(path): it holds no file to back up" }
+    }
+
+    /// More than a tenth of the files went while they were read: what is removed as a whole would soon be the newest backup.
+    public struct Vanishing: Error, Sendable, Equatable, CustomStringConvertible {
+        public let path: String
+        public let gone: Int
+        public let of: Int
+        public var description: String {
+            "\(path): \(gone) of \(of) files were gone before they could be read; it is being removed or unmounted"
+        }
     }
 
     /// No more is uncompressed in one frame; larger files come in pieces of twice that.
@@ -111,14 +122,28 @@ public struct CreateBackup: Sendable {
             }
         }
         let plan = Plan(tree, covered: covered)
+        let leadingOut = Set(
+            (0..<tree.count).filter { index in
+                tree[index].kind == .symlink && (tree.leadsOut(index) || source.leadsOut(tree.path(index)))
+            })
         let upload = try store.beginUpload(key: key, stop: stop)
-        let parts = try PartWriter(
-            upload, rules: store.partRules, most: plan.mostBytes, connections: options.connections, stop: stop)
+        let parts: PartWriter
+        do {
+            parts = try PartWriter(
+                upload, rules: store.partRules, most: plan.mostBytes, connections: options.connections, stop: stop)
+        } catch {
+            upload.abort()
+            throw error
+        }
         do {
             if let earlier { for run in runs { try parts.copy(run, of: earlier) } }
             let gone = try pack(source, tree, plan, options, parts, writer, &result, stop, progress)
             if writer.files == 0 { throw Empty(path: Printable.text(source.path)) }
-            try addLast(source, tree, gone, parts, writer)
+            let files = writer.files + gone.names.count
+            if gone.names.count * 10 > files {
+                throw Vanishing(path: Printable.text(source.path), gone: gone.names.count, of: files)
+            }
+            try addLast(source, tree, gone, leadingOut: leadingOut, parts, writer)
             _ = try parts.finish()
         } catch {
             parts.abort(error)
@@ -144,8 +169,7 @@ public struct CreateBackup: Sendable {
         result.specialNames = tree.passedOver.special
         result.mountPoints = tree.passedOver.mountPoints
         result.vanished += tree.passedOver.vanished
-        result.leadingOut = (0..<tree.count).filter { tree[$0].kind == .symlink && tree.leadsOut($0) }
-            .map { Printable.text(tree.path($0)) }
+        result.leadingOut = leadingOut.sorted().map { Printable.text(tree.path($0)) }
         return result
     }
 
@@ -168,6 +192,11 @@ public struct CreateBackup: Sendable {
                         let key = BackupKey.backup(ofManifest: manifest.key),
                         let pinned = try store.stat(key: key, stop: stop)
                     else { continue }
+                    if header.time > options.now {
+                        log.warning(
+                            "\(Printable.text(key)) is stamped later than now, and will be taken for newer: check the clock"
+                        )
+                    }
                     return try EarlierBackup(pinned, manifest: reader.manifest(of: pinned, stop: stop))
                 } catch let error as RestoreError {
                     log.warning("an earlier backup is not used: \(error)")
@@ -195,13 +224,19 @@ public struct CreateBackup: Sendable {
 
         private(set) var jobs: [Job] = []
         private(set) var mostBytes: Int64 = 0
+        /// Of the whole tree, what is taken over included.
+        private(set) var files = 0
+        private(set) var bytes: Int64 = 0
 
         init(_ tree: ScannedTree, covered: [Bool]) {
             // What is compressed already goes into frames of its own, which cost no work.
             var open: [(files: [Int], bytes: Int64)] = [([], 0), ([], 0)]
             var pieces: [Job] = []
-            for index in 0..<tree.count where tree[index].kind == .regular && !covered[index] {
+            for index in 0..<tree.count where tree[index].kind == .regular {
                 let size = tree[index].size
+                files += 1
+                bytes += size
+                if covered[index] { continue }
                 let isStored = PackedNames.isCompressed(tree.path(index))
                 mostBytes += size + 2048
                 if size > Int64(CreateBackup.pieceSize) {
@@ -239,12 +274,15 @@ public struct CreateBackup: Sendable {
         var gone = Gone()
         func add(_ frame: PackedFrame) throws {
             gone.names.formUnion(frame.vanished)
+            gone.detached.formUnion(frame.detached)
             for name in frame.changed { result.changed.append(Printable.text(name)) }
             if frame.bytes.isEmpty { return }
             try parts.append(frame.bytes)
             try writer.add(
                 Self.described(frame, at: writer.position), members: frame.members.map { ManifestMember($0) })
-            progress(Progress(bytes: writer.bytes, items: writer.files))
+            progress(
+                Progress(
+                    bytes: writer.bytes, totalBytes: plan.bytes, items: writer.files, totalItems: plan.files))
         }
         let large = LargeFiles()
         let work = try OrderedWork<PackedFrame>(
@@ -261,12 +299,13 @@ public struct CreateBackup: Sendable {
             }
         }
         while let frame = try work.next(stop: stop) { try add(frame) }
-        // Another name of a file that is gone by its first one still has all that it held.
-        if !gone.names.isEmpty {
+        // Another name of a file that is gone by its first one, or is another file by it, still has all that it held.
+        if !gone.names.isEmpty || !gone.detached.isEmpty {
             let packer = try FramePacker(source, tree, large: large)
             for index in 0..<tree.count where tree[index].kind == .hardLink {
                 let target = Int(tree[index].size)
-                if gone.replacements[target] != nil || !gone.names.contains(tree.path(target)) { continue }
+                if gone.replacements[target] != nil { continue }
+                if !gone.detached.contains(target) && !gone.names.contains(tree.path(target)) { continue }
                 try stop.check()
                 let size = tree.fileSize(index)
                 if size <= Int64(Self.pieceSize) {
@@ -281,12 +320,15 @@ public struct CreateBackup: Sendable {
             }
         }
         result.vanished = gone.names.count
+        result.vanishedNames = gone.names.prefix(100).map { Printable.text($0) }.sorted()
         return gone
     }
 
     /// Files that vanished before they were read, and the hard links to them that are the files now, by the numbers in the tree.
     private struct Gone {
         var names: Set<[UInt8]> = []
+        /// First names of hard links that are another file by now, by their numbers in the tree.
+        var detached: Set<Int> = []
         var replacements: [Int: Int] = [:]
     }
 
@@ -297,7 +339,8 @@ public struct CreateBackup: Sendable {
 
     /// Behind the files, so that tar finds a hard link's target and sets a directory's time last.
     private func addLast(
-        _ source: SourceTree, _ tree: ScannedTree, _ gone: Gone, _ parts: PartWriter, _ writer: ManifestWriter
+        _ source: SourceTree, _ tree: ScannedTree, _ gone: Gone, leadingOut: Set<Int>, _ parts: PartWriter,
+        _ writer: ManifestWriter
     ) throws {
         let packer = try FramePacker(source, tree, large: LargeFiles())
         var headers: [UInt8] = []
@@ -309,19 +352,19 @@ public struct CreateBackup: Sendable {
         }
         // Directories deepest first: tar sets the time of one when the next entry does not lie in it, and an empty one that is made
         // in it later would change it.
-        try Self.last(of: tree, gone, deepestFirst: true) { member, _ in
+        try Self.last(of: tree, gone, leadingOut, deepestFirst: true) { member, _ in
             headers += member.header
             if headers.count >= Self.frameSize { try flush() }
         }
         headers += TarMember.endMark
         try flush()
-        try Self.last(of: tree, gone) { _, last in try writer.add(last) }
-        try writer.add(.root(modified: source.modified))
+        try Self.last(of: tree, gone, leadingOut) { _, last in try writer.add(last) }
+        try writer.add(.root(mode: source.mode, modified: source.modified))
     }
 
     /// Symlinks, hard links, directories: as tar has them, and as the manifest does.
     private static func last(
-        of tree: ScannedTree, _ gone: Gone, deepestFirst: Bool = false,
+        of tree: ScannedTree, _ gone: Gone, _ leadingOut: Set<Int>, deepestFirst: Bool = false,
         _ body: (TarMember, FrameExtraction.Last) throws -> Void
     ) throws {
         for kind in [ScannedTree.Kind.symlink, .hardLink, .directory] {
@@ -334,7 +377,7 @@ public struct CreateBackup: Sendable {
                 switch kind {
                 case .symlink:
                     let target = tree.linkTarget(index)
-                    if tree.leadsOut(index) { continue }
+                    if leadingOut.contains(index) { continue }
                     try body(
                         TarMember(path: path, kind: .symlink(target: target), mode: 0o777, modified: modified),
                         .symlink(path: path, target: target, modified: modified))

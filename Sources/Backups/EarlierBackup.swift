@@ -12,7 +12,6 @@ struct EarlierBackup {
         var isTaken: [Bool] = []
         /// By the number in the tree.
         var covered: [Bool]
-        var bytes: Int64 { runs.reduce(0) { $0 + $1.upperBound - $1.lowerBound } }
     }
 
     let object: StoredObject

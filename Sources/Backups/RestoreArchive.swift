@@ -115,6 +115,14 @@ public struct RestoreArchive: Sendable {
         }
     }
 
+    /// What a backup that amorce made says of itself; nil of any other archive, and where the manifest is gone.
+    public func header(of object: StoredObject, stop: StopFlag) throws -> BackupHeader? {
+        guard BackupKey.isFramed(object.key),
+            let manifest = try store.stat(key: BackupKey.manifest(of: object.key), stop: stop)
+        else { return nil }
+        return try BackupReader(store: store).header(manifest, stop: stop)
+    }
+
     /// Reads the whole object with every check that a restore has, and writes nothing. Throws as `restore`.
     public func verify(
         _ object: StoredObject, options: Options, stop: StopFlag, progress: @escaping ProgressHandler

@@ -108,19 +108,19 @@ public struct BackupWork {
             try source.refuse(placeAt: location)
             var create = CreateBackup.Options(
                 app: source.app, environment: request.environment, madeBy: "amorce " + options.version,
-                threads: settings.threads, connections: min(3, settings.connections), now: Host.now)
+                threads: settings.threads, connections: settings.connections, now: Host.now)
             create.isFull = request.isFull
             create.isExcluded = source.isExcluded
             let made = try CreateBackup(store: store, log: recorder.log).create(
                 from: source.tree, prefix: location.key, options: create, stop: stop,
                 progress: recorder.progress(of: .backup))
-            tell(made)
+            tell(made, isRelease: request.source == "current")
             return made
         }
     }
 
     /// What a person has to know of what is not in the backup, or not as it should be.
-    private func tell(_ made: CreateBackup.Result) {
+    private func tell(_ made: CreateBackup.Result, isRelease: Bool) {
         let log = recorder.log
         func some(_ names: [String], of count: Int) -> String {
             names.prefix(5).joined(separator: ", ") + (count > 5 ? " and \(count - 5) more" : "")
@@ -133,15 +133,19 @@ public struct BackupWork {
                 "left out, on another file system: what is below \(some(made.mountPoints, of: made.mountPoints.count))")
         }
         if !made.leadingOut.isEmpty {
-            log.warning(
-                "left out, symlinks that lead out of the folder: \(some(made.leadingOut, of: made.leadingOut.count))")
+            // A release's shared paths are such links, each time.
+            let words =
+                "left out, symlinks that lead out of the folder: \(some(made.leadingOut, of: made.leadingOut.count))"
+            if isRelease { log.detail(words) } else { log.warning(words) }
         }
         if !made.changed.isEmpty {
             log.warning(
                 "changed each time while being read, and may be of two versions: \(some(made.changed, of: made.changed.count))"
             )
         }
-        if made.vanished > 0 { log.detail("\(made.vanished) files were gone before they could be read") }
+        if made.vanished > 0 {
+            log.notice("gone before they could be read: \(some(made.vanishedNames, of: made.vanished))")
+        }
     }
 
     private struct Source {
@@ -177,12 +181,14 @@ public struct BackupWork {
             }
             let store = ReleaseStore(layout: options.layout, app: live)
             app = app ?? live
-            path = options.layout.current(live)
-            // What amorce renders holds this environment's secrets, and is made anew wherever the backup is restored.
-            if let identifier = try store.live(), let record = try store.record(identifier) {
-                for entry in record.rendered {
-                    left.insert(Array(entry.path.split(separator: "/").dropFirst(5).joined(separator: "/").utf8))
-                }
+            // What amorce renders holds this environment's secrets, and is made anew wherever the backup is restored. Without the
+            // record it is not known which files these are.
+            guard let identifier = try store.live(), let record = try store.record(identifier) else {
+                throw NoRecord(app: live)
+            }
+            path = options.layout.release(live, identifier)
+            for entry in record.rendered {
+                left.insert(Array(entry.path.split(separator: "/").dropFirst(5).joined(separator: "/").utf8))
             }
         }
         guard let resolved = Files.resolved(path) else { throw HostError("open", path, errno: 2) }
@@ -202,13 +208,19 @@ public struct BackupWork {
     /// The orchestrator's folder says in its marker which application it holds.
     private static func marker(_ path: String) throws -> String {
         guard let bytes = try FileReading.bytesIfPresent(path, limit: 64 << 10) else { throw NoApp() }
-        let name = String(decoding: bytes, as: UTF8.self).filter { !$0.isWhitespace }
+        let line = String(decoding: bytes, as: UTF8.self).split(whereSeparator: \.isNewline).first ?? ""
+        let name = line.filter { !$0.isWhitespace }
         guard Settings.isName(name) else { throw NoApp() }
         return name
     }
 
     struct NothingLive: Error, CustomStringConvertible {
         var description: String { "no release is live here" }
+    }
+
+    struct NoRecord: Error, CustomStringConvertible {
+        let app: String
+        var description: String { "there is no record of the release of \(app) that is live, and so of its secrets" }
     }
 
     struct NoApp: Error, CustomStringConvertible {

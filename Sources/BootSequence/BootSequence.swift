@@ -422,7 +422,7 @@ public struct BootSequence {
 
     /// Without a delta, a newer backup is the only way to newer data.
     private func refreshFromBackup(_ live: ReleaseRecord, _ front: Front) throws(BootFailure) -> Draft {
-        let newest: StoredObject?
+        let newest: RestoreBackup.Candidate
         do {
             newest = try front.backupPlaces(log: log).newest(stop: stop)
         } catch let stopped as StopReason {
@@ -438,8 +438,13 @@ public struct BootSequence {
             recorder.skip(.sync, why: "the settings name no delta")
             return draft
         }
-        if let newest, newest.key == live.backup?.key, newest.etag == live.backup?.etag {
-            recorder.skip(.restore, why: "release \(live.identifier) is of the newest backup")
+        // Another place, or a copy that lags behind, may have older ones only: they are no news.
+        let isOlder = live.backup?.time.flatMap { has in newest.time.map { $0 < has } } ?? false
+        if isOlder || newest.object.key == live.backup?.key && newest.object.etag == live.backup?.etag {
+            recorder.skip(
+                .restore,
+                why: "release \(live.identifier) is of "
+                    + (isOlder ? "a newer backup than there is" : "the newest backup"))
             recorder.skip(.sync, why: "the settings name no delta")
             var draft = Draft(record: live, isLive: true)
             draft.record.degraded = nil

@@ -112,6 +112,11 @@ extension StoreConflict: ExplainedError {
     var advice: String? { "another backup began in the same second; run it again" }
 }
 
+extension CreateBackup.Vanishing: ExplainedError {
+    var retryCanHelp: Bool { true }
+    var advice: String? { "look what removes it, and make the backup again; the earlier ones are as they were" }
+}
+
 extension CreateBackup.Empty: ExplainedError {
     var exitStatus: ExitStatus { .badInput }
     var advice: String? { "check `--from`, the patterns, and that the folder's disk is mounted" }
@@ -124,6 +129,10 @@ extension ExclusionPatterns.Invalid: ExplainedError {
 
 extension RetentionPolicy.Invalid: ExplainedError {
     var exitStatus: ExitStatus { .usage }
+}
+
+extension BackupWork.NoRecord: ExplainedError {
+    var advice: String? { "amorce boot makes it anew; or name a folder with --from, and leave out what holds secrets" }
 }
 
 extension BackupWork.NothingLive: ExplainedError {
@@ -177,6 +186,11 @@ extension CheckConfiguration.Complaint: ExplainedError {
 
 extension ConfigurationSwitch.Occupied: ExplainedError {}
 
+extension RestoreBackup.OthersOnly: ExplainedError {
+    var exitStatus: ExitStatus { .settings }
+    var advice: String? { "check `app`, `backup.from` and `backup.environment`" }
+}
+
 extension RestoreBackup.NotThere: ExplainedError {
     var advice: String? { "check `backup.from`, and that the backup job has run" }
 }
@@ -185,6 +199,11 @@ extension BackupPlaces.NoPlace: ExplainedError {
     var exitStatus: ExitStatus { failures.first?.failure.status ?? .failed }
     var retryCanHelp: Bool { failures.contains { $0.failure.retryCanHelp } }
     var advice: String? { failures.compactMap(\.failure.advice).first }
+}
+
+extension StandaloneRestore.NotOurs: ExplainedError {
+    var exitStatus: ExitStatus { .permission }
+    var advice: String? { "look at it, and remove it" }
 }
 
 extension StandaloneRestore.NotEmpty: ExplainedError {

@@ -181,7 +181,8 @@ struct Front {
                     {
                         RestoreBackup(
                             settings: place.settings, location: place.location,
-                            store: try access.store(place.location, place.settings), owner: owner, log: log)
+                            store: try access.store(place.location, place.settings), owner: owner, app: settings.app,
+                            log: log)
                     }
                 )
             }, log: log)

@@ -111,7 +111,7 @@ struct PreviewSession {
             preview.backup = try BootFailure.inStep(
                 .restore, "looking for the newest backup in \(front.backupLocation)"
             ) {
-                try front.backupPlaces(log: log).newest(stop: stop)?.key
+                try front.backupPlaces(log: log).newest(stop: stop).object.key
             }
         }
         guard let settings = front.settings.delta else {

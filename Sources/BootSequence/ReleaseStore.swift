@@ -131,7 +131,7 @@ public struct ReleaseStore: Sendable {
     // MARK: a restore under way
 
     private var unfinishedDirectory: String { layout.releases(app) + "/.restoring" }
-    private var unfinishedJournal: String { layout.state + "/restoring.frames" }
+    private var unfinishedJournal: String { layout.state + "/restoring-\(app).frames" }
 
     /// Where a backup is restored before it is a release, and where it is kept how far that has come. What an interrupted run left
     /// is there still; whoever restores makes what it can of it.
@@ -153,8 +153,9 @@ public struct ReleaseStore: Sendable {
     }
 
     private func removeUnfinishedRestore() throws {
-        try Files.removeTree(unfinishedDirectory)
+        // The journal first: what is half removed must not be gone on with.
         try Files.remove(unfinishedJournal)
+        try Files.removeTree(unfinishedDirectory)
     }
 
     /// Keeps the live release, its predecessor chain and the newest proved ones, `count` in all; removes the others.

@@ -12,9 +12,7 @@ struct BackupPlaces {
     var description: String { places.map { "\($0.location)" }.joined(separator: ", else ") }
 
     /// The backup that a restore would begin with.
-    func newest(stop: StopFlag) throws -> StoredObject? {
-        try first { try $0.candidates(stop: stop).first?.object }
-    }
+    func newest(stop: StopFlag) throws -> RestoreBackup.Candidate { try first { try $0.newest(stop: stop) } }
 
     /// As `RestoreBackup.restore`; what a place has left in `directory` is removed before the next one is tried.
     func restore(
@@ -92,6 +90,8 @@ struct RestoreBackup {
     let location: StoreLocation
     let store: any ObjectStore
     let owner: (owner: UInt32, group: UInt32)?
+    /// Whose backup it must be, of those that say so; nil: anybody's.
+    var app: String?
     /// Permission bits as they were, of a backup that amorce made. A release's are open to their owner, as the delta's are.
     var keepsModes = false
     let log: Log
@@ -110,11 +110,41 @@ struct RestoreBackup {
     }
 
     /// The object that would be restored now.
-    func pinned(stop: StopFlag) throws -> StoredObject {
-        guard let candidate = try candidates(stop: stop).first else {
-            throw NotThere(location: location.description)
+    func pinned(stop: StopFlag) throws -> StoredObject { try pinned(newest(stop: stop), stop: stop) }
+
+    /// The first one that is a backup of the right application and environment. Others have their backups below the same prefix;
+    /// the newest of all would be one environment's data in another.
+    func newest(stop: StopFlag) throws -> Candidate {
+        let archive = RestoreArchive(store: store, log: log)
+        var others: [String] = []
+        for candidate in try candidates(stop: stop) {
+            guard app != nil || settings.environment != nil,
+                let header = try archive.header(of: candidate.object, stop: stop)
+            else { return candidate }
+            if app.map({ $0 == header.app }) ?? true,
+                settings.environment.map({ $0 == header.environment }) ?? true
+            {
+                if !others.isEmpty { log.detail("passed over: \(others.joined(separator: ", "))") }
+                return candidate
+            }
+            others.append("\(Files.name(of: candidate.object.key)), of \(header.app) in \(header.environment)")
         }
-        return try pinned(candidate, stop: stop)
+        if others.isEmpty { throw NotThere(location: location.description) }
+        throw OthersOnly(location: location.description, app: app, environment: settings.environment, others: others)
+    }
+
+    /// What is there are backups of something else.
+    struct OthersOnly: Error, CustomStringConvertible {
+        let location: String
+        let app: String?
+        let environment: String?
+        let others: [String]
+
+        var description: String {
+            let wanted = [app, environment.map { "in \($0)" }].compactMap { $0 }.joined(separator: " ")
+            return "\(location) has no backup of \(wanted); there is:"
+                + others.prefix(10).map { "\n  \($0)" }.joined()
+        }
     }
 
     /// A listing pins nothing: the object is asked for its version and ETag once more, and read as exactly that.
@@ -135,9 +165,7 @@ struct RestoreBackup {
     ) throws -> ReleaseRecord.Backup {
         var attempt = 0
         while true {
-            guard let candidate = try candidates(stop: stop).first else {
-                throw NotThere(location: location.description)
-            }
+            let candidate = try newest(stop: stop)
             do {
                 return try restore(candidate, into: directory, journal: journal, stop: stop, progress: progress)
             } catch {

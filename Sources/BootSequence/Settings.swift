@@ -11,6 +11,8 @@ public struct BackupSettings: Sendable, Equatable {
     public var connections = 8
     public var memory = ByteCount(32 << 20)
     public var stripComponents = 0
+    /// The environment that its backups come from; nil: any.
+    public var environment: String?
     /// That unpack and write; as many as there are processors where it is not set.
     public var threads = max(1, Host.processors)
 
@@ -134,39 +136,48 @@ extension Settings {
             backup.memory = memory
         }
         backup.stripComponents = section.integer("strip-components", 0...32) ?? 0
+        backup.environment = section.value("environment", form: "a name of small letters, digits and hyphens") {
+            isName($0) ? $0 : nil
+        }
         if let threads = section.integer("threads", 1...256) { backup.threads = threads }
-        if let first = places.first {
-            backup.region = first.region ?? backup.region
-            backup.endpoint = first.endpoint ?? backup.endpoint
-            backup.isAnonymous = first.isAnonymous || backup.isAnonymous
-        }
+        if from == nil { return nil }
         // What is said of all places holds for each that does not say otherwise.
-        for place in places.dropFirst() {
-            var other = backup
-            other.from = place.from
-            other.region = place.region ?? backup.region
-            other.endpoint = place.endpoint ?? backup.endpoint
-            other.isAnonymous = place.isAnonymous || backup.isAnonymous
-            other.others = []
-            backup.others.append(other)
+        var each = places.map { place in
+            var whole = backup
+            whole.from = place.from
+            whole.region = place.region ?? backup.region
+            whole.endpoint = place.endpoint ?? backup.endpoint
+            whole.isAnonymous = place.isAnonymous ?? backup.isAnonymous
+            return whole
         }
-        return from == nil ? nil : backup
+        if each.isEmpty { return backup }
+        backup = each.removeFirst()
+        backup.others = each
+        return backup
+    }
+
+    /// What one item of the list says.
+    private struct Place {
+        var from: String
+        var region: String?
+        var endpoint: String?
+        var isAnonymous: Bool?
     }
 
     /// `from` as a list: addresses, or maps of an address and how that place is reached. Empty where it is a single value.
-    private static func places(_ section: SettingsReader) -> [BackupSettings] {
+    private static func places(_ section: SettingsReader) -> [Place] {
         guard let node = section.node("from"), case .list(let items) = node.content else { return [] }
-        var places: [BackupSettings] = []
+        var places: [Place] = []
         for item in items {
             if case .scalar(let text, _) = item.content, !item.isNull, !text.isEmpty {
-                places.append(BackupSettings(from: text))
+                places.append(Place(from: text))
                 continue
             }
             let reader = SettingsReader(item, path: section.full("from"), problems: section.problemList)
-            var place = BackupSettings(from: reader.required("url") ?? "")
+            var place = Place(from: reader.required("url") ?? "")
             place.region = reader.text("region")
             place.endpoint = reader.value("endpoint", form: "an http:// or https:// address", address)
-            place.isAnonymous = reader.boolean("anonymous") ?? false
+            place.isAnonymous = reader.boolean("anonymous")
             reader.finish()
             places.append(place)
         }

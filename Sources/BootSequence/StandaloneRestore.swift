@@ -1,3 +1,4 @@
+internal import Backups
 internal import CloudPlatform
 public import HostSystem
 
@@ -9,6 +10,12 @@ public struct StandaloneRestore {
         public let files: Int
         public let bytes: Int64
         public let time: Int64?
+    }
+
+    /// A restore goes on with what its own account has left, and no other's.
+    struct NotOurs: Error, CustomStringConvertible {
+        let path: String
+        var description: String { "\(Printable.text(path)) is there, and is no folder of this user" }
     }
 
     struct NotEmpty: Error, CustomStringConvertible {
@@ -64,10 +71,17 @@ public struct StandaloneRestore {
             }
             account = found
         }
+        // Held to the end, so that no other restore takes what is under way here for what was interrupted.
+        let lockFile = directory + ".amorce-lock"
+        let lock = try FileLock.temporary(lockFile, holder: "a restore into \(Printable.text(directory))")
+        defer { lock.remove(lockFile) }
         if try !Files.names(in: directory).isEmpty { throw NotEmpty(path: directory) }
         // Built aside and renamed: a killed restore leaves no folder that looks whole, and the next one goes on with it.
         let staging = directory + ".amorce-new"
         let journal = staging + ".frames"
+        if let left = try Files.status(staging), left.kind != .directory || left.owner != Host.userIdentifier {
+            throw NotOurs(path: staging)
+        }
         if !Files.exists(staging) { try Files.makeNewDirectory(staging, mode: 0o700) }
         var isInPlace = false
         do {
@@ -78,7 +92,8 @@ public struct StandaloneRestore {
                 settings: backup, location: location, store: store, owner: account, keepsModes: true, log: recorder.log)
             let restored = try step.restore(
                 into: staging, journal: journal, stop: stop, progress: recorder.progress(of: .restore))
-            try Files.changeMode(staging, 0o755)
+            // A backup of amorce's own tells the folder's mode.
+            if !BackupKey.isFramed(restored.key) { try Files.changeMode(staging, 0o755) }
             // Over an empty directory rename(2) works; an absent one it creates.
             try Files.rename(staging, to: directory)
             isInPlace = true
@@ -89,9 +104,10 @@ public struct StandaloneRestore {
         } catch let reason as StopReason {
             throw reason
         } catch {
-            // The disk that does not keep its name may not keep it either.
-            try? Files.removeTree(isInPlace ? directory : staging)
+            // The journal first: what is half removed must not be gone on with. The disk that does not keep the folder's name may not
+            // keep it either.
             try? Files.remove(journal)
+            try? Files.removeTree(isInPlace ? directory : staging)
             throw error
         }
     }

@@ -1,7 +1,7 @@
 internal import CLinux
 internal import Glibc
 
-/// An exclusive flock(2) on a file that is never unlinked. The kernel releases it when the process ends, however it ends; what
+/// An exclusive flock(2) on a file that is never unlinked, but for a temporary one. The kernel releases it when the process ends, however it ends; what
 /// the file holds (pid and activity of the holder) is information only. Close-on-exec, so that a child does not keep it.
 public final class FileLock: Sendable {
     public struct Busy: Error, Sendable, CustomStringConvertible {
@@ -28,6 +28,24 @@ public final class FileLock: Sendable {
         let text = Array((holder + "\n").utf8)
         if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, text, text.count, 0) }
     }
+
+    /// A lock on a file that goes with it: its holder calls `remove`. Whoever has opened the file before it went finds that out by
+    /// its name, and tries again.
+    public static func temporary(_ path: String, holder: String) throws -> FileLock {
+        while true {
+            let lock = try FileLock(path: path, holder: holder)
+            var held = stat()
+            var named = stat()
+            if fstat(lock.descriptor, &held) == 0, lstat(path, &named) == 0, held.st_ino == named.st_ino,
+                held.st_dev == named.st_dev
+            {
+                return lock
+            }
+        }
+    }
+
+    /// Removes the file of a temporary lock while it is held.
+    public func remove(_ path: String) { unlink(path) }
 
     deinit { close(descriptor) }
 

@@ -62,8 +62,8 @@ public enum FrameExtraction {
         case symlink(path: [UInt8], target: [UInt8], modified: Int64)
         case hardLink(path: [UInt8], target: [UInt8])
         case directory(path: [UInt8], mode: UInt16, modified: Int64)
-        /// The time of the root itself.
-        case root(modified: Int64)
+        /// Of the folder itself.
+        case root(mode: UInt16, modified: Int64)
     }
 
     public struct Result: Sendable, Equatable {
@@ -106,11 +106,14 @@ public enum FrameExtraction {
             do {
                 var number = 0
                 var counts = (files: 0, bytes: Int64(0))
+                var pieces = PieceOrder()
                 while let frame = try frames() {
                     try stop.check()
                     counts.files += frame.files
                     counts.bytes += Int64(frame.unpacked)
                     try check(frame, counts, options)
+                    // Before any thread has it: no file is closed while another piece of it is on its way.
+                    try pieces.add(frame, members)
                     if options.journal?.contains(number) == true {
                         result.framesKept += 1
                         work.skip(frame)
@@ -127,13 +130,13 @@ public enum FrameExtraction {
                             items: work.written.files,
                             totalItems: options.files))
                 }
+                try pieces.finish()
                 work.queue.finish()
             } catch {
                 work.queue.fail(error)
             }
         }
         if let failure = work.queue.firstFailure { throw failure }
-        try work.checkLargeFiles()
         let written = work.written
         result.files = written.files
         result.bytes = written.bytes
@@ -236,7 +239,7 @@ public enum FrameExtraction {
         // Of an interrupted run some links are there already.
         var writer = TreeWriter(root, replacesEarlier: options.journal?.hasFrames ?? false)
         let limits = options.limits
-        var rootTime: Int64?
+        var rootStatus: (mode: UInt16, modified: Int64)?
         while let next = try last() {
             try stop.check()
             try check(next, limits: limits)
@@ -257,7 +260,7 @@ public enum FrameExtraction {
                     size: 0,
                     modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
                 result.directories += 1
-            case .root(let modified): rootTime = modified
+            case .root(let mode, let modified): rootStatus = (mode, modified)
             }
         }
         result.links = writer.links
@@ -265,8 +268,45 @@ public enum FrameExtraction {
         // nothing below it out of reach.
         try TreeWriter.settle(
             root, symlinks: writer.symlinks, directories: implied + writer.directories.reversed(), stop: stop)
-        if let rootTime { try root.setTime(timespec(nanoseconds: rootTime)) }
+        if let rootStatus {
+            // A release's own mode is not the backup's to say.
+            try root.settle(
+                mode: options.keepsModes ? options.mode(rootStatus.mode, least: 0o700) : nil,
+                modified: timespec(nanoseconds: rootStatus.modified))
+        }
         try root.synchronize()
+    }
+}
+
+/// That the pieces of a large file come one after the other, each in a frame of its own, from the first byte to the last.
+struct PieceOrder {
+    private var open: FrameMember?
+    private var seen: Set<[UInt8]> = []
+
+    /// Whether a frame's text is that of a piece: a writer puts no other line with it.
+    static func isPiece(_ frame: FrameExtraction.Frame) -> Bool { frame.contents.first == UInt8(ascii: "p") }
+
+    mutating func add(
+        _ frame: FrameExtraction.Frame, _ members: (FrameExtraction.Frame) throws -> [FrameMember]
+    ) throws {
+        guard Self.isPiece(frame) else { return try finish() }
+        let list = try members(frame)
+        guard list.count == 1 else { throw ArchiveError.damaged("a frame with a piece of a file holds more than that") }
+        let piece = list[0]
+        if let open {
+            guard piece.path == open.path, piece.size == open.size, piece.mode == open.mode,
+                piece.modified == open.modified, piece.fileOffset == open.fileOffset + Int64(open.count)
+            else { throw Self.notInOrder(open) }
+        } else if piece.fileOffset != 0 || !seen.insert(piece.path).inserted {
+            throw Self.notInOrder(piece)
+        }
+        open = piece.fileOffset + Int64(piece.count) == piece.size ? nil : piece
+    }
+
+    func finish() throws { if let open { throw Self.notInOrder(open) } }
+
+    private static func notInOrder(_ piece: FrameMember) -> ArchiveError {
+        .damaged("the pieces of the file do not follow each other", entry: Printable.text(piece.path))
     }
 }
 
@@ -341,19 +381,7 @@ private final class FrameWork: @unchecked Sendable {
     /// A file that comes in pieces.
     private struct Large {
         let descriptor: CInt
-        let size: Int64
         var left: Int64
-        var pieces: [Range<Int64>] = []
-
-        /// Together they are all its bytes, each once.
-        var isWhole: Bool {
-            var end: Int64 = 0
-            for piece in pieces.sorted(by: { $0.lowerBound < $1.lowerBound }) {
-                if piece.lowerBound != end { return false }
-                end = piece.upperBound
-            }
-            return end == size
-        }
     }
 
     init(_ root: TreeRoot, _ options: FrameExtraction.Options, isContinued: Bool) {
@@ -385,6 +413,10 @@ private final class FrameWork: @unchecked Sendable {
             monitor.locked { buffers.append(job.bytes) }
             var bytes: Int64 = 0
             let list = try members(job.frame)
+            // The reading thread has looked at the order of those that it could tell.
+            guard !list.contains(where: \.isPiece) || PieceOrder.isPiece(job.frame) else {
+                throw ArchiveError.damaged("a frame with a piece of a file holds more than that")
+            }
             for member in list {
                 bytes += Int64(member.count)
                 try write(member, unpacked.bytes, &writer)
@@ -420,18 +452,13 @@ private final class FrameWork: @unchecked Sendable {
         }
         let descriptor = try begin(member, &writer)
         try Self.write(bytes, to: descriptor, at: member.fileOffset, shown: root.shown(member.path))
-        let ended: Large? = monitor.locked {
-            guard var file = large[member.path] else { return nil }
+        let isComplete = monitor.locked {
+            guard var file = large[member.path] else { return false }
             file.left -= Int64(member.count)
-            file.pieces.append(member.fileOffset..<(member.fileOffset + Int64(member.count)))
             large[member.path] = file.left == 0 ? nil : file
-            return file.left == 0 ? file : nil
+            return file.left == 0
         }
-        if let ended {
-            guard ended.isWhole else {
-                close(descriptor)
-                throw ArchiveError.damaged("not all pieces of the file are there", entry: Printable.text(member.path))
-            }
+        if isComplete {
             try writer.finish(largeFile: descriptor, path: member.path, mode: mode, modified: member.modified)
         }
     }
@@ -439,15 +466,9 @@ private final class FrameWork: @unchecked Sendable {
     private func begin(_ member: FrameMember, _ writer: inout TreeWriter) throws -> CInt {
         // Held while the file is made, so that no other piece makes it too.
         try monitor.locked {
-            if let file = large[member.path] {
-                guard file.size == member.size else {
-                    throw ArchiveError.damaged(
-                        "the pieces of the file tell of several sizes", entry: Printable.text(member.path))
-                }
-                return file.descriptor
-            }
+            if let file = large[member.path] { return file.descriptor }
             let descriptor = try writer.begin(largeFile: member.path, mode: options.mode(member.mode, least: 0o600))
-            large[member.path] = Large(descriptor: descriptor, size: member.size, left: member.size)
+            large[member.path] = Large(descriptor: descriptor, left: member.size)
             return descriptor
         }
     }
@@ -465,12 +486,6 @@ private final class FrameWork: @unchecked Sendable {
                 throw HostError("write", shown(), errno: code)
             }
             done += count
-        }
-    }
-
-    func checkLargeFiles() throws {
-        if let path = monitor.locked({ large.keys.first }) {
-            throw ArchiveError.damaged("not all pieces of the file are there", entry: Printable.text(path))
         }
     }
 }

@@ -41,12 +41,16 @@ public struct PackedFrame: Sendable {
     public let members: [FrameMember]
     /// Names that were gone by the time they were to be read.
     public let vanished: [[UInt8]]
+    /// Files that several names lead to, by their numbers in the tree, whose first name is another file's by now.
+    public let detached: [Int]
     /// Names that changed each time they were read: what the frame has of them may be of two versions.
     public let changed: [[UInt8]]
 }
 
 /// Reads files and makes frames of them: tar members, compressed. Belongs to one thread.
 public final class FramePacker {
+    private static let largestWhole: Int64 = 16 << 20
+
     private let source: SourceTree
     private let tree: ScannedTree
     private let large: LargeFiles
@@ -55,6 +59,7 @@ public final class FramePacker {
     private var members: [FrameMember] = []
     private var vanished: [[UInt8]] = []
     private var changed: [[UInt8]] = []
+    private var detached: [Int] = []
 
     public init(_ source: SourceTree, _ tree: ScannedTree, large: LargeFiles) throws {
         self.source = source
@@ -80,6 +85,7 @@ public final class FramePacker {
             vanished.append(path)
             return try finish(level: level)
         }
+        if offset == 0, let inode = tree.sharedInode(index), inode != file.inode { detached.append(index) }
         // A file that was cut after its size was promised in the header: the rest is zeros, and it counts as changed.
         let wanted = max(0, min(Int64(count), file.size - offset))
         let isFirst = offset == 0
@@ -112,11 +118,12 @@ public final class FramePacker {
             members = []
             vanished = []
             changed = []
+            detached = []
         }
         let bytes = buffer.count == 0 ? [] : try packer.pack(buffer.bytes, level: level)
         return PackedFrame(
             bytes: bytes, unpacked: buffer.count, sha256: bytes.withUnsafeBytes { Digest.sha256(whole: $0) },
-            members: members, vanished: vanished, changed: changed)
+            members: members, vanished: vanished, detached: detached, changed: changed)
     }
 
     /// Reads a file that stays the same while it is read, in three attempts; then it is taken as it came, and said to be so.
@@ -131,20 +138,21 @@ public final class FramePacker {
             }
             defer { close(descriptor) }
             let before = try Self.status(descriptor, source.shown(path))
-            // A file that has become a large one since it was planned still is one member of one frame.
-            guard before.size <= 1 << 30 else { throw HostError("read", source.shown(path), errno: EFBIG) }
-            buffer.append(header(path, UInt16(before.mode), before.modified, before.size))
+            // One that has become a large file since it was planned is taken as far as one frame goes.
+            let size = min(before.size, Self.largestWhole)
+            buffer.append(header(path, UInt16(before.mode), before.modified, size))
             let start = buffer.count
-            let read = try Self.read(descriptor, buffer.extend(by: Int(before.size)), at: 0, shown: source.shown(path))
+            let read = try Self.read(descriptor, buffer.extend(by: Int(size)), at: 0, shown: source.shown(path))
             let after = try Self.status(descriptor, source.shown(path))
-            let isSame = read == Int(before.size) && after.modified == before.modified && after.size == before.size
+            let isSame = read == Int(size) && after.modified == before.modified && after.size == size
             if !isSame && attempt < 3 { continue }
             if !isSame { changed.append(path) }
-            buffer.appendZeros(TarMember.padding(after: before.size))
+            if let inode = tree.sharedInode(index), inode != before.inode { detached.append(index) }
+            buffer.appendZeros(TarMember.padding(after: size))
             members.append(
                 FrameMember(
-                    path: path, mode: UInt16(before.mode), modified: before.modified, size: before.size, start: start,
-                    count: Int(before.size)))
+                    path: path, mode: UInt16(before.mode), modified: before.modified, size: size, start: start,
+                    count: Int(size)))
             return
         }
     }
@@ -206,6 +214,7 @@ public final class LargeFiles: @unchecked Sendable {
         let descriptor: CInt
         let mode: UInt16
         let modified: Int64
+        let inode: UInt64
         /// What is promised in its header: no more than was planned, so that the pieces hold it.
         let size: Int64
     }
@@ -234,7 +243,7 @@ public final class LargeFiles: @unchecked Sendable {
             }
             let status = try FramePacker.status(descriptor, "a large file")
             let file = File(
-                descriptor: descriptor, mode: UInt16(status.mode), modified: status.modified,
+                descriptor: descriptor, mode: UInt16(status.mode), modified: status.modified, inode: status.inode,
                 size: min(status.size, planned))
             states[index] = State(file: file, planned: planned, left: planned, isChanged: status.size != planned)
             return file

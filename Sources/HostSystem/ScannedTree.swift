@@ -29,6 +29,8 @@ public struct ScannedTree: Sendable {
 
     public struct Options: Sendable {
         public var threads: Int
+        /// What a restore would refuse is passed over.
+        public var limits = ExtractionLimits()
         /// Whether what has this path (relative, as bytes) is left out, with all below it. Called from any thread.
         public var isExcluded: @Sendable (_ path: [UInt8], _ isDirectory: Bool) -> Bool
 
@@ -49,6 +51,11 @@ public struct ScannedTree: Sendable {
         public var vanished = 0
         public var excluded = 0
 
+        mutating func add(_ path: [UInt8], _ why: String) {
+            specialCount += 1
+            if special.count < 100 { special.append(Printable.text(path) + ": " + why) }
+        }
+
         mutating func add(_ other: PassedOver) {
             special += other.special.prefix(max(0, 100 - special.count))
             specialCount += other.specialCount
@@ -68,6 +75,7 @@ public struct ScannedTree: Sendable {
     private var directories: [Directory] = []
     private var directoryNumbers: [[UInt8]: UInt32] = [:]
     private var entries: [Entry] = []
+    private var sharedInodes: [Int: UInt64] = [:]
     public private(set) var passedOver = PassedOver()
 
     public var count: Int { entries.count }
@@ -97,6 +105,9 @@ public struct ScannedTree: Sendable {
         let start = Int(entry.nameStart) + Int(entry.nameLength)
         return Array(names[start..<(start + Int(entry.targetLength))])
     }
+
+    /// The inode of a file that other entries are hard links to.
+    func sharedInode(_ index: Int) -> UInt64? { sharedInodes[index] }
 
     /// Whether a symlink's target is absolute or above the root, as no restore would make it.
     public func leadsOut(_ index: Int) -> Bool {
@@ -263,6 +274,10 @@ public struct ScannedTree: Sendable {
                 passed.excluded += 1
                 return
             }
+            guard ExtractionPolicy.isPlain(path, limits: options.limits) else {
+                passed.add(path, "too deep, or its path too long, for a restore")
+                return
+            }
             var target: [UInt8] = []
             let kind: Kind
             switch status.st_mode & S_IFMT {
@@ -282,10 +297,7 @@ public struct ScannedTree: Sendable {
                 }
                 target = read
             default:
-                passed.specialCount += 1
-                if passed.special.count < 100 {
-                    passed.special.append(Printable.text(path) + ": " + Self.name(ofSpecial: status.st_mode))
-                }
+                passed.add(path, Self.name(ofSpecial: status.st_mode))
                 return
             }
             // A file may be mounted from elsewhere, and its inode's number mean another one here.
@@ -354,6 +366,7 @@ public struct ScannedTree: Sendable {
         var firstByInode: [UInt64: Int] = [:]
         for (entry, inode) in shared.sorted(by: { $0.entry < $1.entry }) {
             if let target = firstByInode[inode] {
+                sharedInodes[target] = inode
                 entries[entry].kind = .hardLink
                 entries[entry].size = Int64(target)
             } else {
@@ -402,6 +415,16 @@ public final class SourceTree: Sendable {
             if found >= 0 { return found }
             if errno != EAGAIN && errno != EINTR { return -errno }
         }
+    }
+
+    /// Whether a symlink leads out of the tree when it is followed, as a restore does once more in the complete tree.
+    public func leadsOut(_ symlink: [UInt8]) -> Bool {
+        let name = symlink.terminated
+        let found = amorce_openat2(
+            descriptor, name, UInt64(amorce_path_only | O_CLOEXEC), 0,
+            amorce_resolve_beneath | amorce_resolve_no_magiclinks)
+        if found >= 0 { close(found) }
+        return found < 0 && (errno == EXDEV || errno == ENAMETOOLONG)
     }
 
     func shown(_ path: [UInt8]) -> String { self.path + "/" + Printable.text(path) }

@@ -99,8 +99,9 @@ final class TreeRoot: Sendable {
         }
     }
 
-    /// The time of the root itself.
-    func setTime(_ modified: timespec) throws(HostError) {
+    /// Mode and time of the root itself.
+    func settle(mode: UInt32?, modified: timespec) throws(HostError) {
+        if let mode, fchmod(descriptor, mode) != 0 { throw HostError("fchmod", path, errno: errno) }
         if futimens(descriptor, [Self.omitted, modified]) != 0 { throw HostError("futimens", path, errno: errno) }
     }
 

@@ -7,13 +7,15 @@ import HostSystem
 struct StoreArguments: ParsableArguments {
     @Option(help: "The bucket's region; else AWS_REGION, else the instance's.") var region: String?
     @Option(help: "Address of an S3-compatible store.") var endpoint: String?
-    @Option(help: "Requests in flight.") var connections = 8
+    @Option(help: "Requests in flight; 8, or 3 parts of a backup that is made.") var connections: Int?
     @Option(help: "All download buffers together, such as 32MiB.", transform: OptionValue.amount)
     var memory = ByteCount(32 << 20)
     @Option(help: "Threads that pack or unpack; as many as there are processors if not given.") var threads: Int?
 
     func validate() throws {
-        guard (1...64).contains(connections) else { throw ValidationError("--connections is from 1 to 64") }
+        guard connections.map({ (1...64).contains($0) }) ?? true else {
+            throw ValidationError("--connections is from 1 to 64")
+        }
         guard memory.value >= 4 << 20 else { throw ValidationError("--memory is at least 4MiB") }
         guard threads.map({ (1...256).contains($0) }) ?? true else {
             throw ValidationError("--threads is from 1 to 256")
@@ -25,7 +27,7 @@ struct StoreArguments: ParsableArguments {
         var backup = BackupSettings(from: OptionValue.address(address))
         backup.region = region
         backup.endpoint = endpoint
-        backup.connections = connections
+        if let connections { backup.connections = connections }
         backup.memory = memory
         if let threads { backup.threads = threads }
         return backup
@@ -66,8 +68,10 @@ struct BackupCommand: ParsableCommand {
             source: from == "current" ? from : GlobalOptions.absolute(from), app: app, environment: environment)
         request.patterns = exclude
         request.isFull = full
-        let target = store.settings(to.hasSuffix("/") ? to : to + "/")
-        let made = try options.inspect { [request] (run, transport, stop, observer) throws(BootFailure) in
+        var target = store.settings(to.hasSuffix("/") ? to : to + "/")
+        // Each holds a part in memory.
+        if store.connections == nil { target.connections = 3 }
+        let made = try options.inspect { [request, target] (run, transport, stop, observer) throws(BootFailure) in
             try BackupWork("backup", options: run, transport: transport, stop: stop, observer: observer)
                 .create(request, to: target)
         }

@@ -42,7 +42,7 @@ struct BackupManifestTests {
             try writer.add(.hardLink(path: name.reversed(), target: name))
             try writer.add(.directory(path: name, mode: 0o7777, modified: .min))
         }
-        try writer.add(.root(modified: -1))
+        try writer.add(.root(mode: 0o755, modified: -1))
         let (packed, made) = try writer.finish(header)
         return (packed, made)
     }
@@ -70,7 +70,8 @@ struct BackupManifestTests {
         #expect(contents.frames[0].members.map(\.isDead) == Self.names.indices.map { $0 % 4 == 3 })
         #expect(contents.frames[0].members.map(\.member.modified).prefix(5) == [.min, -1, 0, 1, .max])
         #expect(contents.frames[2].members[0].member.fileOffset == 4)
-        #expect(contents.last.count == 3 * Self.names.count + 1 && contents.last.last == .root(modified: -1))
+        #expect(
+            contents.last.count == 3 * Self.names.count + 1 && contents.last.last == .root(mode: 0o755, modified: -1))
         #expect(contents.last[6] == .symlink(path: [0x09], target: [0x09], modified: -5))
     }
 
@@ -134,7 +135,7 @@ struct BackupManifestTests {
         ]
         forged.last = [
             .symlink(path: [0x6c], target: [0x61], modified: 0), .hardLink(path: [0x68], target: [0x61]),
-            .directory(path: [0x64], mode: 0o755, modified: 1), .root(modified: 4),
+            .directory(path: [0x64], mode: 0o755, modified: 1), .root(mode: 0o755, modified: 4),
         ]
         let store = MemoryStore()
         try forged.put(into: store)
