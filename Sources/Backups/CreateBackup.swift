@@ -74,6 +74,8 @@ public struct CreateBackup: Sendable {
     static let frameSize = 2 << 20
     static let pieceSize = 4 << 20
     private static let filesPerFrame = 4096
+    /// So many gone files are never a tree that is being removed.
+    private static let fewGone = 20
     /// The name of a file at the root of the tree with patterns of what is left out.
     public static let ignoreFile = ".amorceignore"
 
@@ -108,8 +110,7 @@ public struct CreateBackup: Sendable {
         _ source: SourceTree, _ tree: ScannedTree, _ prefix: String, _ options: Options, isFull: Bool, _ stop: StopFlag,
         _ progress: @escaping ProgressHandler
     ) throws -> Result {
-        let key = prefix + BackupKey.name(at: options.now)
-        var result = Result(key: key)
+        var result = Result(key: "")
         let writer = try ManifestWriter()
         var covered = [Bool](repeating: false, count: tree.count)
         var runs: [Range<Int64>] = []
@@ -126,7 +127,9 @@ public struct CreateBackup: Sendable {
             (0..<tree.count).filter { index in
                 tree[index].kind == .symlink && (tree.leadsOut(index) || source.leadsOut(tree.path(index)))
             })
-        let upload = try store.beginUpload(key: key, stop: stop)
+        let (upload, time) = try begin(prefix, options.now, stop)
+        let key = prefix + BackupKey.name(at: time)
+        result.key = key
         let parts: PartWriter
         do {
             parts = try PartWriter(
@@ -140,7 +143,7 @@ public struct CreateBackup: Sendable {
             let gone = try pack(source, tree, plan, options, parts, writer, &result, stop, progress)
             if writer.files == 0 { throw Empty(path: Printable.text(source.path)) }
             let files = writer.files + gone.names.count
-            if gone.names.count * 10 > files {
+            if gone.names.count > Self.fewGone && gone.names.count * 10 > files {
                 throw Vanishing(path: Printable.text(source.path), gone: gone.names.count, of: files)
             }
             try addLast(source, tree, gone, leadingOut: leadingOut, parts, writer)
@@ -152,7 +155,7 @@ public struct CreateBackup: Sendable {
         var header = BackupHeader()
         header.app = options.app
         header.environment = options.environment
-        header.time = options.now
+        header.time = time
         header.source = source.path
         header.madeBy = options.madeBy
         header.copied = parts.copied
@@ -171,6 +174,21 @@ public struct CreateBackup: Sendable {
         result.vanished += tree.passedOver.vanished
         result.leadingOut = leadingOut.sorted().map { Printable.text(tree.path($0)) }
         return result
+    }
+
+    /// An upload under the name of this second, or of one of the next few where another backup has that.
+    private func begin(
+        _ prefix: String, _ now: Int64, _ stop: StopFlag
+    ) throws -> (upload: any ObjectUpload, time: Int64) {
+        var time = now
+        while true {
+            do {
+                return (try store.beginUpload(key: prefix + BackupKey.name(at: time), stop: stop), time)
+            } catch let error as StoreConflict {
+                time += 1
+                if time > now + 5 { throw error }
+            }
+        }
     }
 
     /// The newest complete backup of the same application and environment, or nil where there is none that can be used, or none may

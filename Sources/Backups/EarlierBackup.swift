@@ -63,8 +63,8 @@ struct EarlierBackup {
         guard let index = tree.index(of: member.member.path), tree[index].kind == .regular else { return nil }
         let entry = tree[index]
         // Changed right after it was read, within the resolution of the clock, it would have this time too (git's
-        // Documentation/technical/racy-git).
-        let isRacy = member.member.modified >= (header.time - 2) * 1_000_000_000
+        // Documentation/technical/racy-git). The stamp may be some seconds later than the walk began.
+        let isRacy = member.member.modified >= (header.time - 8) * 1_000_000_000
         let isSame =
             !member.isDead && !isRacy && entry.size == member.member.size && entry.modified == member.member.modified
             && entry.mode == member.member.mode
@@ -97,6 +97,8 @@ struct EarlierBackup {
         return frames
     }
 
+    private static func parts(_ run: Int64, largest: Int64) -> Int { run == 0 ? 0 : Int((run - 1) / largest) + 1 }
+
     /// How many parts of an upload the taken frames make.
     private static func parts(_ frames: [Frame], largest: Int64) -> Int {
         var parts = 0
@@ -105,11 +107,11 @@ struct EarlierBackup {
             if frame.isTaken {
                 run += frame.range.upperBound - frame.range.lowerBound
             } else {
-                parts += Int((run + largest - 1) / largest)
+                parts += Self.parts(run, largest: largest)
                 run = 0
             }
         }
-        return parts + Int((run + largest - 1) / largest)
+        return parts + Self.parts(run, largest: largest)
     }
 
     /// A run of frames must be a part of an upload. A file in pieces is taken whole or not at all, which may shorten other runs.

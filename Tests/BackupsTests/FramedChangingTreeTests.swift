@@ -186,6 +186,50 @@ struct FramedChangingTreeTests {
         try site.expectNextIsWhole()
     }
 
+    @Test("the first name of a file with several is another file by the time it is read", arguments: [100, 9 << 20])
+    func hardLinksDetached(_ size: Int) throws {
+        let contents = Self.large(size)
+        try site.tree.write(Self.name("l1"), contents)
+        for name in ["l2", "l3"] { try site.tree.makeLink(Self.name(name), to: Self.name("l1")) }
+        let made = try create { tree in
+            try tree.remove(Self.name("l1"))
+            try tree.write(Self.name("l1"), Self.large(200))
+        }
+        #expect(made.vanished == 0)
+        for restored in [try site.restore(made.key), try site.untar(made.key)] {
+            #expect(try restored.bytes(Self.name("l1")) == Self.large(200))
+            #expect(try restored.bytes(Self.name("l2")) == contents)
+            #expect(try restored.nodes()[Self.name("l3")]?.group == Self.name("l2"))
+        }
+        try site.expectNextIsWhole()
+    }
+
+    @Test("a tree that is being removed makes no backup")
+    func removed() throws {
+        for number in 0..<100 { try site.tree.write(Self.name("f\(number)"), [1]) }
+        #expect(throws: CreateBackup.Vanishing(path: site.tree.root, gone: 30, of: 104)) {
+            try create { tree in for number in 0..<30 { try tree.remove(Self.name("f\(number)")) } }
+        }
+        #expect(site.store.keys == [] && site.store.aborted == 1)
+    }
+
+    @Test("what a restore would refuse is left out, with a word: too deep, or leading out by another link")
+    func notRestorable() throws {
+        try site.tree.makeDirectory(Self.name("x"))
+        try site.tree.makeDirectory(Self.name("x/y"))
+        try site.tree.makeSymlink(Self.name("x/y/s"), to: Self.name("../../d"))
+        try site.tree.makeSymlink(Self.name("x/y/l"), to: Self.name("s/../../elsewhere"))
+        var deep = "deep"
+        for _ in 0..<260 {
+            try site.tree.makeDirectory(Self.name(deep))
+            deep += "/d"
+        }
+        let made = try site.create()
+        #expect(made.leadingOut == ["x/y/l"] && made.special == 1)
+        #expect(made.specialNames.allSatisfy { $0.hasSuffix("too deep, or its path too long, for a restore") })
+        #expect(try site.restore(made.key).nodes()[Self.name("x/y/s")] != nil)
+    }
+
     @Test("all names of a file with several are gone")
     func hardLinksGone() throws {
         for name in ["l2", "l3"] { try site.tree.makeLink(Self.name(name), to: Self.name("c")) }

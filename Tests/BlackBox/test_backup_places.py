@@ -329,3 +329,44 @@ def test_wrong_settings(framed, value, said):
     done = framed.boot()
     assert done.status == 78 and said in done.messages and "settings" in done.messages, done
     assert framed.live is None
+
+
+# Whose backup it is
+
+def test_a_front_takes_backups_of_its_own_application(framed):
+    """The newest of a prefix may be another one's."""
+    other = framed.base / "other"
+    other.mkdir()
+    (other / "index.php").write_text("another application\n")
+    for words in (["--app", "another"], ["--app", "boutique", "--environment", "test"]):
+        subprocess.run([binary(), "backup", "-q", "--from", other, "--to", f"{framed.bucket}/", *words], check=True)
+    framed.write_settings(backup={"from": f"file://{framed.bucket}/", "environment": "production"})
+    done = framed.boot()
+    assert done.status == 0, done
+    assert framed.fetch() == (200, "page 1 1\n")
+
+
+def test_backups_of_others_alone_are_none(make_front):
+    front = make_front(delta=None)
+    for path in front.bucket.iterdir():
+        path.unlink()
+    subprocess.run([binary(), "backup", "-q", "--from", front.base / "site", "--to", f"{front.bucket}/", "--app", "another"], check=True)
+    done = front.boot()
+    assert done.status == 78 and "of another in production" in done.messages and "`app`" in done.messages, done
+    assert front.live is None
+
+
+def test_a_copy_that_lags_behind_brings_nothing_older(framed):
+    """The first place is away for a moment; what the second one has is older than what is served."""
+    behind = make_backup(framed.base / "site", framed.base / "behind")
+    time.sleep(1.1)
+    (framed.base / "site/new.txt").write_text("newer\n")
+    make_backup(framed.base / "site", framed.bucket)
+    places(framed, f"file://{framed.bucket}/", f"file://{behind}/")
+    assert framed.boot().status == 0
+    live = framed.live
+    for path in framed.bucket.iterdir():
+        path.unlink()
+    done = framed.boot()
+    assert done.status == 0 and framed.live == live, done
+    assert "a newer backup than there is" in json.dumps(framed.status()[1]), done

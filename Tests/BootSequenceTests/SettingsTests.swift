@@ -55,6 +55,34 @@ import Testing
         #expect(settings.metadata == [.nocloud, .ec2])
     }
 
+    @Test("places for backups: what is said of all holds for each that says nothing else")
+    func places() throws {
+        let settings = try settle(
+            """
+            app: boutique
+            environment: preprod
+            probe: { url: "https://boutique.example/" }
+            backup:
+              region: eu-west-3
+              anonymous: true
+              threads: 3
+              environment: production
+              from:
+                - { url: "s3://acme-a/", endpoint: "http://10.0.0.2:9000", anonymous: false }
+                - s3://acme-b/x/
+                - { url: "s3://acme-c/", region: eu-central-1 }
+            """
+        ).settings
+        let backup = try #require(settings.backup)
+        let all = [backup] + backup.others
+        #expect(all.map(\.from) == ["s3://acme-a/", "s3://acme-b/x/", "s3://acme-c/"])
+        #expect(all.map(\.region) == ["eu-west-3", "eu-west-3", "eu-central-1"])
+        #expect(all.map(\.endpoint) == ["http://10.0.0.2:9000", nil, nil])
+        #expect(all.map(\.isAnonymous) == [false, true, true])
+        #expect(all.map(\.threads) == [3, 3, 3] && all.map(\.environment) == Array(repeating: "production", count: 3))
+        #expect(backup.others.map(\.others.count) == [0, 0])
+    }
+
     @Test func everySettingIsRead() throws {
         let settings = try settle(
             """
