@@ -91,7 +91,8 @@ public struct BackupInventory: Sendable {
             return .success(try BackupReader(store: store).header(manifest, stop: stop))
         } catch let error as RestoreError {
             switch error {
-            case .badArchive(_, let reason, _), .unsupported(_, let reason, _): return .failure(Unusable(reason: reason))
+            case .badArchive(_, let reason, _), .unsupported(_, let reason, _):
+                return .failure(Unusable(reason: reason))
             default: return .failure(Unusable(reason: error.description))
             }
         } catch let error where !(error is StopReason) {

@@ -107,7 +107,8 @@ public struct RestoreArchive: Sendable {
             // What it holds lies where it lay; nothing stands before it.
             if options.stripComponents != 0 {
                 throw RestoreError.unsupported(
-                    key: object.key, reason: "of a backup that amorce made, strip-components drops nothing: leave it out",
+                    key: object.key,
+                    reason: "of a backup that amorce made, strip-components drops nothing: leave it out",
                     entry: nil)
             }
             return try BackupReader(store: store).restore(

@@ -320,6 +320,25 @@ struct FramedDamageTests {
         try expectFound(damaged, "a wrong sum")
     }
 
+    @Test("a .sha256 beside it is not looked at, and no leading components are dropped")
+    func optionsOfOtherArchives() throws {
+        let (key, _, _) = try small()
+        site.store[key + ".sha256"] = Array("no checksum".utf8)
+        let object = try #require(try site.store.stat(key: key, stop: .bounded()))
+        let restore = RestoreArchive(store: site.store, log: .silent)
+        #expect(try restore.checksumBeside(object, stop: .bounded()) == nil)
+        try Files.makeDirectories(site.scratch("out/restored"))
+        do {
+            _ = try restore.restore(
+                object, into: site.scratch("out/restored"), options: .init(stripComponents: 1), stop: .bounded(),
+                progress: { _ in })
+            Issue.record("it was restored")
+        } catch RestoreError.unsupported(_, let reason, _) {
+            #expect(reason.contains("strip-components"))
+        }
+        #expect(try Files.names(in: site.scratch("out/restored")) == [])
+    }
+
     @Test("limits")
     func limits() throws {
         var forged = ForgedBackup()

@@ -165,7 +165,9 @@ struct RetentionTests {
         let isGone: Bool
 
         var location: String { store.location }
-        func list(prefix: String, stop: StopFlag) throws -> [StoredObject] { try store.list(prefix: prefix, stop: stop) }
+        func list(prefix: String, stop: StopFlag) throws -> [StoredObject] {
+            try store.list(prefix: prefix, stop: stop)
+        }
         func stat(key: String, stop: StopFlag) throws -> StoredObject? { try store.stat(key: key, stop: stop) }
         func read(key: String, limit: Int, stop: StopFlag) throws -> [UInt8]? {
             try store.read(key: key, limit: limit, stop: stop)
