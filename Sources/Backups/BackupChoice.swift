@@ -84,6 +84,9 @@ public struct BackupChoice {
         public var description: String { "\(Printable.text(key)): \(reason.rawValue)" }
     }
 
+    /// Seconds: a stamp further in the future is a wrong clock's.
+    static let mostAhead: Int64 = 86400
+
     /// Objects beside an archive that say it is complete.
     static let companionSuffixes = [".sha256", ".complete"]
 
@@ -115,7 +118,7 @@ public struct BackupChoice {
     /// A stamp more than a day in the future is a wrong clock's, and would win for ever: the store's time is taken then.
     private static func time(of object: StoredObject, now: Int64) -> (Int64, isFromName: Bool)? {
         let name = object.key.split(separator: "/").last.map(String.init) ?? object.key
-        if let stamp = NameStamp(in: ArchiveFormat.stem(of: name)), stamp.seconds <= now + 86400 {
+        if let stamp = NameStamp(in: ArchiveFormat.stem(of: name)), stamp.seconds <= now + mostAhead {
             // A date alone, and the store's time lies within that day: the store knows better.
             if !stamp.hasTime, let modified = object.modified,
                 (stamp.seconds..<stamp.seconds + 86400).contains(modified)

@@ -3,14 +3,32 @@ public import HostSystem
 /// What lies below a prefix, for a person to read and for pruning.
 public struct BackupInventory: Sendable {
     public struct Item: Sendable, Equatable {
-        public enum State: String, Sendable, Encodable {
+        public enum State: Sendable, Equatable, Encodable {
             case complete
+            /// Its manifest is there and cannot be used: damaged, of a later version, or gone while the list was made. It may
+            /// be a backup all the same, so it is never removed.
+            case damaged(reason: String)
             /// Its manifest is missing: it was interrupted, or is being made just now.
             case incomplete
             /// A manifest that belongs to no object: it was being removed.
             case leftover
             /// An archive that something else made; complete by the rule of `BackupChoice`.
             case archive
+
+            public var name: String {
+                switch self {
+                case .complete: "complete"
+                case .damaged: "damaged"
+                case .incomplete: "incomplete"
+                case .leftover: "leftover"
+                case .archive: "archive"
+                }
+            }
+
+            public func encode(to encoder: any Encoder) throws {
+                var container = encoder.singleValueContainer()
+                try container.encode(name)
+            }
         }
 
         public let object: StoredObject
@@ -24,12 +42,14 @@ public struct BackupInventory: Sendable {
         var group: [String] { [header?.app ?? "", header?.environment ?? ""] }
     }
 
+    /// Whether a backup's time is a wrong clock's, as `BackupChoice` has it: it says nothing about which one is the newest.
+    public static func isAhead(_ time: Int64, of now: Int64) -> Bool { time > now + BackupChoice.mostAhead }
+
     private let store: any ObjectStore
 
     public init(store: any ObjectStore) { self.store = store }
 
-    /// The newest first. Throws what the store throws; a manifest that cannot be read is an error too, since a backup that is
-    /// taken for none might be pruned.
+    /// The newest first. Throws what the store throws; one manifest that is damaged or gone spoils no more than its own line.
     public func items(prefix: String, now: Int64, stop: StopFlag) throws -> [Item] {
         let objects = try store.list(prefix: prefix, stop: stop).filter {
             !$0.key.dropFirst(prefix.count).contains("/")
@@ -43,8 +63,13 @@ public struct BackupInventory: Sendable {
                     items.append(Item(object: object, state: .incomplete, time: time, header: nil))
                     continue
                 }
-                let header = try BackupReader(store: store).header(manifest, stop: stop)
-                items.append(Item(object: object, state: .complete, time: header.time, header: header))
+                switch try header(manifest, stop: stop) {
+                case .success(let header):
+                    items.append(Item(object: object, state: .complete, time: header.time, header: header))
+                case .failure(let unusable):
+                    let state = Item.State.damaged(reason: unusable.reason)
+                    items.append(Item(object: object, state: state, time: time, header: nil))
+                }
             } else if let backup = BackupKey.backup(ofManifest: object.key), !keys.contains(backup) {
                 items.append(Item(object: object, state: .leftover, time: Self.time(of: object), header: nil))
             }
@@ -55,6 +80,31 @@ public struct BackupInventory: Sendable {
             }
         }
         return items.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+    }
+
+    private struct Unusable: Error {
+        let reason: String
+    }
+
+    private func header(_ manifest: StoredObject, stop: StopFlag) throws -> Result<BackupHeader, Unusable> {
+        do {
+            return .success(try BackupReader(store: store).header(manifest, stop: stop))
+        } catch let error as RestoreError {
+            switch error {
+            case .badArchive(_, let reason, _), .unsupported(_, let reason, _):
+                return .failure(Unusable(reason: reason))
+            default: return .failure(Unusable(reason: error.description))
+            }
+        } catch let error where !(error is StopReason) {
+            // Another one prunes or writes below the prefix at this moment; or the store fails, and then all of it does.
+            guard let now = try store.stat(key: manifest.key, stop: stop) else {
+                return .failure(Unusable(reason: "its manifest was removed while the list was made"))
+            }
+            if now.size != manifest.size || now.etag != manifest.etag {
+                return .failure(Unusable(reason: "its manifest was replaced while the list was made"))
+            }
+            throw error
+        }
     }
 
     private static func time(of object: StoredObject) -> Int64? {
@@ -129,7 +179,9 @@ public struct RetentionPolicy: Sendable, Equatable {
 }
 
 /// Removes backups that a policy does not keep. Only what amorce made is ever removed. Backups share nothing, so a kept one needs
-/// no other; one that is being made right now has no manifest yet and is left alone for two days.
+/// no other; one that is being made right now has no manifest yet and is left alone for two days. One whose manifest cannot be
+/// used, and one of a time more than a day ahead, stays and counts for nothing: as the newest of its group, a wrong clock's would
+/// have all others removed.
 public struct PruneBackups: Sendable {
     public struct Plan: Sendable {
         public let kept: [BackupInventory.Item]
@@ -151,7 +203,8 @@ public struct PruneBackups: Sendable {
         var groups: [[String]: [BackupInventory.Item]] = [:]
         for item in items {
             switch item.state {
-            case .archive: kept.append(item)
+            case .archive, .damaged: kept.append(item)
+            case .complete where BackupInventory.isAhead(item.time ?? now, of: now): kept.append(item)
             case .complete: groups[item.group, default: []].append(item)
             case .incomplete, .leftover:
                 // By the store's clock, where it tells: the name's stamp is when the backup began.

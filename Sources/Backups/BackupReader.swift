@@ -59,6 +59,7 @@ struct BackupReader {
             let extraction = try Self.options(reader.header, object, threads: threads, limits: ExtractionLimits())
             let store = store
             let bytes = Mutex(Int64(0))
+            var (links, directories) = (0, 0)
             let done = try FrameExtraction.verify(
                 options: extraction, stop: stop, progress: progress, frames: { try reader.nextFrame()?.frame },
                 members: { frame in
@@ -71,22 +72,22 @@ struct BackupReader {
                     bytes.withLock { sum in sum = live.reduce(sum) { $0 + Int64($1.count) } }
                     return members.map(\.member)
                 },
+                last: {
+                    let last = try reader.nextLast()
+                    switch last {
+                    case .symlink, .hardLink: links += 1
+                    case .directory: directories += 1
+                    case .root, nil: break
+                    }
+                    return last
+                },
                 open: { try store.open(object, from: $0, memory: memory, stop: stop) { _ in } })
-            var result = RestoreArchive.Result(
-                sha256: Digest.sha256(manifest).hex, files: done.files, directories: 0, links: 0,
-                bytes: reader.header.bytes, compressedBytes: done.compressedBytes, skipped: [], warnings: [])
             guard bytes.withLock({ $0 }) == reader.header.bytes else {
                 throw ArchiveError.damaged("its files have not as many bytes as the manifest says")
             }
-            while let last = try reader.nextLast() {
-                try FrameExtraction.check(last, limits: extraction.limits)
-                switch last {
-                case .symlink, .hardLink: result.links += 1
-                case .directory: result.directories += 1
-                case .root: break
-                }
-            }
-            return result
+            return RestoreArchive.Result(
+                sha256: Digest.sha256(manifest).hex, files: done.files, directories: directories, links: links,
+                bytes: reader.header.bytes, compressedBytes: done.compressedBytes, skipped: [], warnings: [])
         }
     }
 

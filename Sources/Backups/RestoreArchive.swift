@@ -104,6 +104,13 @@ public struct RestoreArchive: Sendable {
         progress: @escaping ProgressHandler
     ) throws -> Result {
         if BackupKey.isFramed(object.key) {
+            // What it holds lies where it lay; nothing stands before it.
+            if options.stripComponents != 0 {
+                throw RestoreError.unsupported(
+                    key: object.key,
+                    reason: "of a backup that amorce made, strip-components drops nothing: leave it out",
+                    entry: nil)
+            }
             return try BackupReader(store: store).restore(
                 object, into: directory, options: options, stop: stop, progress: progress)
         }
@@ -174,8 +181,10 @@ public struct RestoreArchive: Sendable {
 
     /// The checksum that `KEY.sha256` gives for the object, or nil where there is none. The file is sha256sum's, or bare digits;
     /// of several lines the one with the object's name counts. Anything else is an error: a checksum that cannot be read must
-    /// not pass for one that is not there.
+    /// not pass for one that is not there. A framed backup's manifest has the hashes of all that it holds, and a file beside it is
+    /// not looked at.
     public func checksumBeside(_ object: StoredObject, stop: StopFlag) throws -> [UInt8]? {
+        if BackupKey.isFramed(object.key) { return nil }
         let key = object.key + ".sha256"
         guard let bytes = try store.read(key: key, limit: 64 << 10, stop: stop) else { return nil }
         return try Self.checksum(in: bytes, for: object.key, file: key)

@@ -213,8 +213,10 @@ struct RestoreBackup {
         options.expectedSHA256 = try restore.checksumBeside(object, stop: stop)
         log.detail(
             "restoring \(object.key)"
-                + (options.expectedSHA256 == nil ? ", which has no .sha256 beside it" : ", checked against its .sha256")
-        )
+                + (BackupKey.isFramed(object.key)
+                    ? ", checked against its manifest"
+                    : options.expectedSHA256 == nil
+                        ? ", which has no .sha256 beside it" : ", checked against its .sha256"))
         let result = try restore.restore(object, into: directory, options: options, stop: stop, progress: progress)
         for warning in result.warnings { log.warning("\(Files.name(of: object.key)): \(warning)") }
         return ReleaseRecord.Backup(

@@ -87,6 +87,8 @@ public struct CredentialChain: CredentialProvider {
             bytes = try FileReading.bytesIfPresent(file, limit: 1 << 20)
         } catch let error as HostError {
             throw CredentialProblem.file(path: file, why: error.reason)
+        } catch is FileReading.NotRegular {
+            throw CredentialProblem.file(path: file, why: "is no regular file")
         } catch let error as FileReading.TooLarge {
             throw CredentialProblem.file(path: file, why: "is larger than \(ByteCount(error.limit))")
         }

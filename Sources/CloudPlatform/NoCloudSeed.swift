@@ -48,6 +48,8 @@ public struct NoCloudSeed: MetadataProvider {
             return try FileReading.bytesIfPresent(path, limit: Self.limit)
         } catch let error as HostError {
             throw MetadataProblem.file(path: path, why: error.reason)
+        } catch is FileReading.NotRegular {
+            throw MetadataProblem.file(path: path, why: "is no regular file")
         } catch is FileReading.TooLarge {
             throw MetadataProblem.tooLarge(item: path, limit: Self.limit)
         }

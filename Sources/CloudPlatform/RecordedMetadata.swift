@@ -26,6 +26,8 @@ public struct RecordedMetadata: MetadataProvider {
             bytes = try FileReading.bytes(file, limit: Self.limit)
         } catch let error as HostError {
             throw MetadataProblem.file(path: file, why: error.reason)
+        } catch is FileReading.NotRegular {
+            throw MetadataProblem.file(path: file, why: "is no regular file")
         } catch is FileReading.TooLarge {
             throw MetadataProblem.tooLarge(item: file, limit: Self.limit)
         }

@@ -423,9 +423,10 @@ final class S3Upload: ObjectUpload {
     /// The completed object as a HEAD shows it, where the role may look: rclone's server gives it another ETag than it says
     /// at first, and a server that drops a part must not pass.
     private func seen(_ completed: StoredObject) throws -> StoredObject {
-        guard let head = try? store.head(key, stop), head.header(Self.tokenHeader).map({ $0 == token }) ?? true,
-            let seen = try? store.described(key, head)
-        else { return completed }
+        guard let head = try? store.head(key, stop) else { return completed }
+        // Where nothing heeds the conditions, another writer of the name may have been the later one.
+        if let told = head.header(Self.tokenHeader), told != token { throw StoreConflict(object: object) }
+        guard let seen = try? store.described(key, head) else { return completed }
         guard seen.size == completed.size else {
             throw StoreError.unexpectedAnswer(
                 object: object,

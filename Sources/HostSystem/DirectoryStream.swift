@@ -4,6 +4,7 @@ internal import Glibc
 /// An open directory read entry by entry. Names are the kernel's bytes, since they need not be UTF-8.
 struct DirectoryStream: ~Copyable {
     private let stream: OpaquePointer
+    private let path: String
 
     /// Reads the directory behind `descriptor` from its start; `descriptor` stays the caller's.
     init(reading descriptor: CInt, shown path: String) throws(HostError) {
@@ -15,13 +16,22 @@ struct DirectoryStream: ~Copyable {
             throw HostError("fdopendir", path, errno: code)
         }
         self.stream = stream
+        self.path = path
     }
 
     deinit { closedir(stream) }
 
-    /// The next name with its closing NUL, without `.` and `..`; nil at the end.
-    mutating func next() -> [CChar]? {
-        while let entry = readdir(stream) {
+    /// The next name with its closing NUL, without `.` and `..`; nil at the end. Throws where the rest cannot be read: a part of
+    /// a directory must not pass for all of it.
+    mutating func next() throws(HostError) -> [CChar]? {
+        while true {
+            // readdir(3) returns NULL at the end and for an error alike; only an error sets errno.
+            errno = 0
+            guard let entry = readdir(stream) else {
+                let code = errno
+                if code != 0 { throw HostError("readdir", path, errno: code) }
+                return nil
+            }
             // d_name is as long as the record says, not the 256 bytes of its declaration.
             guard let offset = MemoryLayout<dirent>.offset(of: \.d_name) else { return nil }
             let start = UnsafeRawPointer(entry).advanced(by: offset).assumingMemoryBound(to: CChar.self)
@@ -29,7 +39,6 @@ struct DirectoryStream: ~Copyable {
             if name == [0x2e, 0] || name == [0x2e, 0x2e, 0] { continue }
             return name
         }
-        return nil
     }
 }
 

@@ -124,7 +124,7 @@ public enum Files {
         defer { close(descriptor) }
         var stream = try DirectoryStream(reading: descriptor, shown: path)
         var names: [[UInt8]] = []
-        while let name = stream.next() { names.append(name.nameBytes) }
+        while let name = try stream.next() { names.append(name.nameBytes) }
         return names.sorted { $0.lexicographicallyPrecedes($1) }.map { String(decoding: $0, as: UTF8.self) }
     }
 
@@ -170,7 +170,7 @@ public enum Files {
         guard descriptor >= 0 else { throw HostError("open", shown, errno: errno) }
         defer { close(descriptor) }
         var stream = try DirectoryStream(reading: descriptor, shown: shown)
-        while let entry = stream.next() {
+        while let entry = try stream.next() {
             try changeOwner(
                 descriptor, entry, owner: owner, group: group, shown: shown + "/" + Printable.text(entry.nameBytes))
         }
@@ -215,7 +215,7 @@ public enum Files {
         defer { close(descriptor) }
         var stream = try DirectoryStream(reading: descriptor, shown: shown)
         var isOpened = false
-        while let entry = stream.next() {
+        while let entry = try stream.next() {
             if unlinkat(descriptor, entry, 0) == 0 { continue }
             if errno == EACCES && !isOpened {
                 isOpened = true

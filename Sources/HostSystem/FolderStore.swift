@@ -50,8 +50,12 @@ public struct FolderStore: ObjectStore {
                 guard let status = try Files.status(folder + key) else { continue }
                 if status.kind == .directory {
                     if (key + "/").hasPrefix(prefix) || prefix.hasPrefix(key + "/") { folders.append(key + "/") }
-                } else if key.hasPrefix(prefix), let object = try? stat(key: key, stop: stop) {
-                    found.append(object)
+                } else if key.hasPrefix(prefix) {
+                    do {
+                        if let object = try stat(key: key, stop: stop) { found.append(object) }
+                    } catch is Refusal {
+                        // No object of this store. What cannot be looked at may be one, and must not pass for absent.
+                    }
                 }
             }
         }
@@ -129,7 +133,9 @@ final class OpenFile {
             default: throw HostError("openat2", folder + key, errno: errno)
             }
         }
-        guard status?.kind == .regular else { throw FolderStore.Refusal.notRegular(shown) }
+        var raw = Glibc.stat()
+        if fstat(descriptor, &raw) != 0 { throw HostError("fstat", folder + key, errno: errno) }
+        guard FileStatus(raw).kind == .regular else { throw FolderStore.Refusal.notRegular(shown) }
     }
 
     deinit { if descriptor >= 0 { close(descriptor) } }

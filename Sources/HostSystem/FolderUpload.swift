@@ -141,7 +141,7 @@ private final class KeyPlace: Sendable {
     func removeLeftovers() {
         guard var stream = try? DirectoryStream(reading: directory, shown: shown) else { return }
         let limit = Host.now - 86_400
-        while let entry = stream.next() {
+        while let entry = try? stream.next() {
             var raw = stat()
             guard Self.isTemporary(String(decoding: entry.nameBytes, as: UTF8.self)),
                 fstatat(directory, entry, &raw, AT_SYMLINK_NOFOLLOW) == 0, raw.st_mode & S_IFMT == S_IFREG,

@@ -149,11 +149,13 @@ public enum FrameExtraction {
     ///
     /// - Parameter members: all of a frame, those that a later frame replaces included; called on any thread. Nil: the frame holds
     ///   links, directories and the end mark.
+    /// - Parameter last: as of `run`; called on this thread when `frames` has ended and all were checked.
     public static func verify(
         options: Options, stop: StopFlag, progress: ProgressHandler, frames: () throws -> Frame?,
         members: @escaping @Sendable (Frame) throws -> [FrameMember]?,
-        open: @escaping (_ offset: Int64) throws -> any ByteSource
+        last: () throws -> Last?, open: @escaping (_ offset: Int64) throws -> any ByteSource
     ) throws -> Result {
+        var number = 0
         let work = FrameCheck(room: options.threads + 1, limits: options.limits)
         var result = Result()
         do {
@@ -163,7 +165,6 @@ public enum FrameExtraction {
             }
             defer { workers.join() }
             do {
-                var number = 0
                 var counts = (files: 0, bytes: Int64(0))
                 while let frame = try frames() {
                     try stop.check()
@@ -188,6 +189,12 @@ public enum FrameExtraction {
         }
         if let failure = work.queue.firstFailure { throw failure }
         try work.checkPieces()
+        try work.checkLast(frames: number) {
+            try stop.check()
+            let next = try last()
+            if let next { try check(next, limits: options.limits) }
+            return next
+        }
         return result
     }
 
@@ -502,6 +509,8 @@ private final class FrameCheck: @unchecked Sendable {
     private let limits: ExtractionLimits
     private let monitor = Monitor()
     private var pieces: [(number: Int, piece: FrameMember)] = []
+    /// Of the frames of links, directories and the end: the length, and the SHA-256 of what the manifest tells of it.
+    private var headers: [(number: Int, count: Int, sha256: [UInt8])] = []
 
     init(room: Int, limits: ExtractionLimits) {
         queue = WorkQueue(room: room)
@@ -513,7 +522,13 @@ private final class FrameCheck: @unchecked Sendable {
         let unpacked = PackBuffer(room: 3 << 20)
         while let job = queue.take() {
             try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)
-            guard let members = try members(job.frame) else { continue }
+            guard let members = try members(job.frame) else {
+                var told = Array(unpacked.bytes)
+                guard TarMember.dropUntold(from: &told) else { throw Self.otherLast }
+                let sha256 = Digest.sha256(told)
+                monitor.locked { headers.append((job.number, told.count, sha256)) }
+                continue
+            }
             try Self.compare(unpacked.bytes, with: members, limits: limits)
             guard let piece = members.first(where: \.isPiece) else { continue }
             if members.count > 1 { throw Self.notInOrder(piece) }
@@ -539,6 +554,51 @@ private final class FrameCheck: @unchecked Sendable {
             open = piece.fileOffset + Int64(piece.count) == piece.size ? nil : (number, piece)
         }
         if let open { throw Self.notInOrder(open.piece) }
+    }
+
+    private static let otherLast = ArchiveError.damaged(
+        "the links and directories of the tar inside are not those that the manifest describes")
+
+    /// When all frames are read: those of links, directories and the end stand behind all others, and hold together what a backup
+    /// makes of the manifest's lines. Directories come deepest first, so they are kept until then; of the rest no more than a
+    /// frame is.
+    func checkLast(frames: Int, _ next: () throws -> FrameExtraction.Last?) throws {
+        let stored = monitor.locked { headers.sorted { $0.number < $1.number } }
+        guard stored.map(\.number) == Array((frames - stored.count)..<frames) else { throw Self.otherLast }
+        var current = 0
+        var waiting: [UInt8] = []
+        func add(_ bytes: [UInt8]) throws {
+            waiting += bytes
+            while current < stored.count, waiting.count >= stored[current].count {
+                guard Digest.sha256(Array(waiting.prefix(stored[current].count))) == stored[current].sha256 else {
+                    throw Self.otherLast
+                }
+                waiting.removeFirst(stored[current].count)
+                current += 1
+            }
+            if current == stored.count && !waiting.isEmpty { throw Self.otherLast }
+        }
+        var directories: [TarMember] = []
+        var entries = 0
+        while let last = try next() {
+            entries += 1
+            if entries > limits.entries { throw ArchiveError.limit(.entries(limits.entries)) }
+            switch last {
+            case .symlink(let path, let target, let modified):
+                try add(
+                    TarMember(path: path, kind: .symlink(target: target), mode: 0o777, modified: modified).header)
+            case .hardLink(let path, let target):
+                var header = TarMember(path: path, kind: .hardLink(target: target), mode: 0, modified: 0).header
+                _ = TarMember.dropUntold(from: &header)
+                try add(header)
+            case .directory(let path, let mode, let modified):
+                directories.append(TarMember(path: path, kind: .directory, mode: mode, modified: modified))
+            case .root: break
+            }
+        }
+        for directory in directories.reversed() { try add(directory.header) }
+        try add(TarMember.endMark)
+        if current < stored.count || !waiting.isEmpty { throw Self.otherLast }
     }
 
     /// The tar inside must be exactly the one that these members make.

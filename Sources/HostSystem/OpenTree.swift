@@ -112,7 +112,7 @@ public struct OpenTree: ~Copyable {
     ) throws {
         try stop.check()
         var stream = try DirectoryStream(reading: descriptor, shown: relative)
-        while let name = stream.next() {
+        while let name = try stream.next() {
             let path = (relative.isEmpty ? "" : relative + "/") + String(decoding: name.nameBytes, as: UTF8.self)
             var status = stat()
             if fstatat(descriptor, name, &status, AT_SYMLINK_NOFOLLOW) != 0 {

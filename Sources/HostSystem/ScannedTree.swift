@@ -49,6 +49,10 @@ public struct ScannedTree: Sendable {
         public var mountPoints: [String] = []
         /// Names that were gone when they were looked at.
         public var vanished = 0
+        /// Of these the directories that were gone, or something else, before they could be read, so that nobody knows how much is
+        /// missing with them; they are in the tree, empty. The first hundred.
+        public var vanishedDirectories: [String] = []
+        public var vanishedDirectoryCount = 0
         public var excluded = 0
 
         mutating func add(_ path: [UInt8], _ why: String) {
@@ -61,6 +65,8 @@ public struct ScannedTree: Sendable {
             specialCount += other.specialCount
             mountPoints += other.mountPoints
             vanished += other.vanished
+            vanishedDirectories += other.vanishedDirectories.prefix(max(0, 100 - vanishedDirectories.count))
+            vanishedDirectoryCount += other.vanishedDirectoryCount
             excluded += other.excluded
         }
     }
@@ -245,11 +251,13 @@ public struct ScannedTree: Sendable {
             }
             if descriptor < 0 {
                 passed.vanished += 1
+                passed.vanishedDirectories = [Printable.text(path)]
+                passed.vanishedDirectoryCount = 1
             } else {
                 defer { close(descriptor) }
                 var stream = try DirectoryStream(reading: descriptor, shown: shown)
                 var found: [[CChar]] = []
-                while let name = stream.next() { found.append(name) }
+                while let name = try stream.next() { found.append(name) }
                 found.sort { strcmp($0, $1) < 0 }
                 for name in found { try add(name, of: descriptor, to: &batch, &passed) }
             }
@@ -265,7 +273,8 @@ public struct ScannedTree: Sendable {
             let path = batch.path.isEmpty ? bytes : batch.path + [0x2f] + bytes
             var status = stat()
             if fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 {
-                guard errno == ENOENT else { throw HostError("stat", root.shown(path), errno: errno) }
+                let code = errno
+                guard code == ENOENT else { throw HostError("stat", root.shown(path), errno: code) }
                 passed.vanished += 1
                 return
             }
@@ -291,7 +300,7 @@ public struct ScannedTree: Sendable {
                 }
             case S_IFLNK:
                 kind = .symlink
-                guard let read = Self.target(directory, name) else {
+                guard let read = try Self.target(directory, name, shown: root.shown(path)) else {
                     passed.vanished += 1
                     return
                 }
@@ -313,13 +322,21 @@ public struct ScannedTree: Sendable {
             batch.names += target
         }
 
-        private static func target(_ directory: CInt, _ name: [CChar]) -> [UInt8]? {
+        /// Nil where no symlink has that name any more.
+        private static func target(
+            _ directory: CInt, _ name: [CChar], shown: @autoclosure () -> String
+        ) throws(HostError) -> [UInt8]? {
             var buffer = [UInt8](repeating: 0, count: 4096)
             let length = buffer.withUnsafeMutableBytes { bytes in
                 bytes.baseAddress.map {
                     readlinkat(directory, name, $0.assumingMemoryBound(to: CChar.self), bytes.count)
                 }
                     ?? -1
+            }
+            if length < 0 {
+                let code = errno
+                // EINVAL: it is something else by now.
+                guard code == ENOENT || code == EINVAL else { throw HostError("readlink", shown(), errno: code) }
             }
             return length > 0 ? Array(buffer.prefix(length)) : nil
         }

@@ -55,6 +55,40 @@ public struct TarMember: Sendable {
         return blocks
     }
 
+    /// Blanks the mode and the time of every hard link's header, and the sum with them: they are the file's, and a manifest does not
+    /// repeat them. False where these are no headers of members without contents, or the sum of such a one is wrong.
+    static func dropUntold(from headers: inout [UInt8]) -> Bool {
+        var start = 0
+        while start < headers.count {
+            guard headers.count - start >= blockSize else { return false }
+            switch headers[start + 156] {
+            case UInt8(ascii: "K"), UInt8(ascii: "L"):
+                guard let size = octal(headers[(start + 124)..<(start + 136)]),
+                    size <= Int64(headers.count - start - blockSize)
+                else { return false }
+                start += Int(size) + padding(after: size)
+            case UInt8(ascii: "1"):
+                let stated = octal(headers[(start + 148)..<(start + 155)])
+                headers.replaceSubrange((start + 148)..<(start + 156), with: [UInt8](repeating: 0x20, count: 8))
+                let sum = headers[start..<(start + blockSize)].reduce(0) { $0 + Int64($1) }
+                if sum != stated { return false }
+                for field in [100..<108, 136..<156] {
+                    for offset in field { headers[start + offset] = 0 }
+                }
+            default: break
+            }
+            start += blockSize
+        }
+        return start == headers.count
+    }
+
+    /// Digits up to a NUL.
+    private static func octal(_ field: ArraySlice<UInt8>) -> Int64? {
+        let digits = field.prefix { $0 != 0 }
+        guard !digits.isEmpty, digits.allSatisfy({ (0x30...0x37).contains($0) }) else { return nil }
+        return digits.reduce(0) { $0 * 8 + Int64($1 - 0x30) }
+    }
+
     /// A name of more than 100 bytes is the contents of a member before the one that it names.
     private static func long(_ text: [UInt8], type: UInt8) -> [UInt8] {
         let contents = text + [0]

@@ -49,7 +49,7 @@ public struct TreeClone {
     ) throws {
         try stop.check()
         var stream = try DirectoryStream(reading: from, shown: relative)
-        while let name = stream.next() {
+        while let name = try stream.next() {
             let path = (relative.isEmpty ? "" : relative + "/") + String(decoding: name.nameBytes, as: UTF8.self)
             if excluded.contains(path) { continue }
             try copyEntry(from, to, name, path: path, isCopied: isCopied || copied.contains(path), excluded: excluded)

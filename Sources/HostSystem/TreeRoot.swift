@@ -44,7 +44,7 @@ final class TreeRoot: Sendable {
     private static func status(_ descriptor: CInt, shown path: String, isEmpty: Bool) throws(HostError) -> stat {
         if isEmpty {
             var stream = try DirectoryStream(reading: descriptor, shown: path)
-            if stream.next() != nil { throw HostError("extract", path, errno: ENOTEMPTY) }
+            if try stream.next() != nil { throw HostError("extract", path, errno: ENOTEMPTY) }
         }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw HostError("fstat", path, errno: errno) }

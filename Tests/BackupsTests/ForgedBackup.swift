@@ -31,9 +31,30 @@ struct ForgedBackup {
     static let key = "p/20261126T030000Z.framed.tar.zst"
     var frames: [[File]] = [[File("good")]]
     var last: [FrameExtraction.Last] = []
+    /// What the tar has of links and directories; nil: what the manifest says.
+    var headers: [UInt8]?
     /// Changes the text of the manifest behind its head.
     var edit: ((String) -> String)?
     var editHeader: ((inout BackupHeader) -> Void)?
+
+    /// As a backup has them: directories deepest first. Of a hard link mode and time are the file's, which may be any.
+    static func headers(_ last: [FrameExtraction.Last]) -> [UInt8] {
+        var headers: [UInt8] = []
+        for entry in last {
+            switch entry {
+            case .symlink(let path, let target, let modified):
+                headers +=
+                    TarMember(path: path, kind: .symlink(target: target), mode: 0o777, modified: modified).header
+            case .hardLink(let path, let target):
+                headers += TarMember(path: path, kind: .hardLink(target: target), mode: 0o640, modified: 7).header
+            case .directory, .root: break
+            }
+        }
+        for case .directory(let path, let mode, let modified) in last.reversed() {
+            headers += TarMember(path: path, kind: .directory, mode: mode, modified: modified).header
+        }
+        return headers + TarMember.endMark
+    }
 
     func put(into store: MemoryStore) throws {
         var object: [UInt8] = []
@@ -70,8 +91,9 @@ struct ForgedBackup {
             try writer.add(frame(packed, tar.count), members: members)
             object += packed
         }
-        let end = try pack(TarMember.endMark)
-        try writer.add(headers: frame(end, TarMember.endMark.count))
+        let headers = headers ?? Self.headers(last)
+        let end = try pack(headers)
+        try writer.add(headers: frame(end, headers.count))
         object += end
         for entry in last { try writer.add(entry) }
         var header = BackupHeader()

@@ -274,6 +274,71 @@ struct FramedDamageTests {
         try expectOutsideUntouched()
     }
 
+    @Test("links and directories of the tar that the manifest does not describe")
+    func otherLast() throws {
+        var forged = ForgedBackup()
+        let long = String(repeating: "n", count: 150)
+        let last = [
+            Self.link("l", "good"), Self.link(long, long), .hardLink(path: Self.name("h"), target: Self.name("good")),
+            .hardLink(path: Self.name("h" + long), target: Self.name("good")), Self.directory("d"),
+            Self.directory("d/e"),
+        ]
+        forged.last = last
+        try forged.put(into: site.store)
+        #expect(try site.verify(ForgedBackup.key).links == 4 && site.verify(ForgedBackup.key).directories == 2)
+        let whole = ForgedBackup.headers(last)
+        func expectFound(_ headers: [UInt8], _ comment: Comment) throws {
+            forged.headers = headers
+            try forged.put(into: site.store)
+            #expect(throws: RestoreError.self, comment) { try site.verify(ForgedBackup.key) }
+            // A restore has no need of them.
+            _ = try site.restore(ForgedBackup.key)
+        }
+        for index in last.indices {
+            var others = last
+            others.remove(at: index)
+            try expectFound(ForgedBackup.headers(others), "without \(index)")
+            try expectFound(ForgedBackup.headers(last + [last[index]]), "\(index) twice")
+            others.append(Self.link("x", "good"))
+            try expectFound(ForgedBackup.headers(others), "another than \(index)")
+        }
+        var other = last
+        other[4] = .directory(path: Self.name("d"), mode: 0o700, modified: 0)
+        try expectFound(ForgedBackup.headers(other), "another mode")
+        other[4] = .directory(path: Self.name("d"), mode: 0o755, modified: 1_000_000_000)
+        try expectFound(ForgedBackup.headers(other), "another time")
+        try expectFound(Array(whole.dropLast(TarMember.endMark.count)), "no end mark")
+        try expectFound(Array(whole.dropLast(512)), "half an end mark")
+        try expectFound(Array(whole.dropLast(1)), "a cut block")
+        try expectFound(whole + [UInt8](repeating: 0, count: 512), "a block more")
+        try expectFound(TarMember.endMark + whole, "an end mark before them")
+        try expectFound([], "nothing at all")
+        // The sum of a hard link's header.
+        let start = try #require(stride(from: 0, to: whole.count, by: 512).first { whole[$0 + 156] == 0x31 })
+        var damaged = whole
+        damaged[start + 101] ^= 1
+        try expectFound(damaged, "a wrong sum")
+    }
+
+    @Test("a .sha256 beside it is not looked at, and no leading components are dropped")
+    func optionsOfOtherArchives() throws {
+        let (key, _, _) = try small()
+        site.store[key + ".sha256"] = Array("no checksum".utf8)
+        let object = try #require(try site.store.stat(key: key, stop: .bounded()))
+        let restore = RestoreArchive(store: site.store, log: .silent)
+        #expect(try restore.checksumBeside(object, stop: .bounded()) == nil)
+        try Files.makeDirectories(site.scratch("out/restored"))
+        do {
+            _ = try restore.restore(
+                object, into: site.scratch("out/restored"), options: .init(stripComponents: 1), stop: .bounded(),
+                progress: { _ in })
+            Issue.record("it was restored")
+        } catch RestoreError.unsupported(_, let reason, _) {
+            #expect(reason.contains("strip-components"))
+        }
+        #expect(try Files.names(in: site.scratch("out/restored")) == [])
+    }
+
     @Test("limits")
     func limits() throws {
         var forged = ForgedBackup()

@@ -143,8 +143,80 @@ struct RetentionTests {
             kept.subtracting(site.store.keys)
                 == Set(gone + [BackupKey.manifest(of: made[0]), "p/20261102T000000Z.framed.tar.zst.manifest"]))
         _ = try site.restore(made[1])
-        // A backup whose manifest cannot be read must not be taken for none.
+    }
+
+    @Test("what a wrong clock dated more than a day ahead stays, and has nothing removed")
+    func ahead() throws {
+        let now: Int64 = 1_795_000_000
+        let items = [
+            item("2099", .complete, now + 20_000 * Self.day), item("soon", .complete, now + Self.day + 1),
+            item("new", .complete, now + Self.day), item("old", .complete, now - Self.day),
+        ]
+        let plan = PruneBackups.plan(items, policy: try RetentionPolicy(parsing: "keep-last=1"), now: now)
+        #expect(plan.kept.map(\.object.key) == ["2099", "soon", "new"] && plan.removed.map(\.object.key) == ["old"])
+    }
+
+    /// A store from which a key goes when it is about to be read, or that cannot be read at all.
+    private struct FailingStore: ObjectStore {
+        struct Unreachable: Error {}
+
+        let store: MemoryStore
+        let key: String
+        let isGone: Bool
+
+        var location: String { store.location }
+        func list(prefix: String, stop: StopFlag) throws -> [StoredObject] {
+            try store.list(prefix: prefix, stop: stop)
+        }
+        func stat(key: String, stop: StopFlag) throws -> StoredObject? { try store.stat(key: key, stop: stop) }
+        func read(key: String, limit: Int, stop: StopFlag) throws -> [UInt8]? {
+            try store.read(key: key, limit: limit, stop: stop)
+        }
+        func open(
+            _ object: StoredObject, from offset: Int64, memory: ByteCount, stop: StopFlag,
+            progress: @escaping ProgressHandler
+        ) throws -> any ByteSource {
+            if object.key == key {
+                if isGone { store[key] = nil }
+                throw Unreachable()
+            }
+            return try store.open(object, from: offset, memory: memory, stop: stop, progress: progress)
+        }
+    }
+
+    @Test("a manifest that cannot be used spoils its own line alone, and its backup stays")
+    func damaged() throws {
+        var site = try FramedSite(MemoryStore(modified: 1_795_000_000))
+        try site.scratch.write("site/f", "1")
+        var made: [String] = []
+        for _ in 0..<6 {
+            made.append(try site.create().key)
+            site.now += Self.day
+        }
+        func edit(_ key: String, _ old: String, _ new: String) throws {
+            let text = String(decoding: try site.manifest(key), as: UTF8.self)
+            #expect(text.contains(old))
+            site.store[BackupKey.manifest(of: key)] = try ManifestTesting.pack(text.replacing(old, with: new))
+        }
         site.store[BackupKey.manifest(of: made[1])] = [1, 2, 3]
-        #expect(throws: RestoreError.self) { try inventory.items(prefix: "p/", now: site.now, stop: .bounded()) }
+        try edit(made[2], "amorce-backup\t1\n", "amorce-backup\t2\n")
+        try edit(made[3], "time\t2026", "time\t2126")
+        let gone = BackupKey.manifest(of: made[4])
+        let inventory = BackupInventory(store: FailingStore(store: site.store, key: gone, isGone: true))
+        let items = try inventory.items(prefix: "p/", now: site.now, stop: .bounded())
+        #expect(items.map(\.state.name) == ["complete"] + Array(repeating: "damaged", count: 4) + ["complete"])
+        let reasons = items.compactMap { item -> String? in
+            if case .damaged(let reason) = item.state { return reason }
+            return nil
+        }
+        #expect(reasons.count == 4 && reasons[0].contains("removed while") && reasons[1].contains("time"))
+        #expect(reasons[2].contains("format 2"))
+        let plan = PruneBackups.plan(items, policy: try RetentionPolicy(parsing: "keep-last=1"), now: site.now)
+        #expect(plan.removed.map(\.object.key) == [made[0]])
+        // Not so where it is the store that fails.
+        let failing = FailingStore(store: site.store, key: BackupKey.manifest(of: made[5]), isGone: false)
+        #expect(throws: FailingStore.Unreachable.self) {
+            try BackupInventory(store: failing).items(prefix: "p/", now: site.now, stop: .bounded())
+        }
     }
 }

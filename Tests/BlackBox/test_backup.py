@@ -247,6 +247,43 @@ def test_the_disk_of_the_site_fails(site, store):
     assert backups_in(store) == ([], [], [])
 
 
+@pytest.mark.parametrize("call, number", [("getdents64", 1), ("getdents64", 3), ("readlinkat", 1)])
+def test_a_directory_that_cannot_be_read_to_its_end(site, store, call, number):
+    """A part of the names must not pass for all of them."""
+    folder = site / "many"
+    folder.mkdir()
+    for count in range(4000):
+        (folder / f"file-with-a-long-name-{count}").touch()
+    (folder / "link").symlink_to("file-with-a-long-name-1")
+    done = amorce("backup", "--from", site, "--to", store, "--app", "boutique", wrapper=[
+        "strace", "-f", "-qq", "-o", "/dev/null", "-P", folder, "-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={number}+"])
+    assert done.status == 1 and "Input/output error" in done.messages and f"{site}/many" in done.messages, done
+    assert backups_in(store) == ([], [], [])
+
+
+def test_a_place_that_cannot_be_listed_to_its_end(site, store):
+    """A manifest that is not seen would have its backup pruned."""
+    made = backup(site, store)
+    for name in (made["key"], made["key"] + ".manifest"):
+        os.utime(store / name, (1_600_000_000, 1_600_000_000))
+    for count in range(2000):
+        (store / f"{count}-{'note' * 20}").touch()
+    before = sorted(path.name for path in store.iterdir())
+    done = amorce("backups", store, "--prune", "keep-last=1", wrapper=[
+        "strace", "-f", "-qq", "-o", "/dev/null", "-P", store, "-e", "trace=getdents64", "-e", "inject=getdents64:error=EIO:when=2+"])
+    assert done.status == 1 and "Input/output error" in done.messages, done
+    assert sorted(path.name for path in store.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [".amorceignore", ".amorce-site"])
+def test_a_fifo_where_a_file_belongs(site, store, name):
+    os.mkfifo(site / name)
+    words = ["--app", "boutique"] if name == ".amorceignore" else []
+    done = amorce("backup", "--from", site, "--to", store, *words)
+    assert done.status != 0 and f"{site}/{name} is no regular file" in done.messages, done
+    assert backups_in(store) == ([], [], [])
+
+
 def test_the_live_release_without_what_amorce_renders(front, base):
     """Rows of law 3: this environment's secrets stay where they are."""
     (base / "store").mkdir()
@@ -460,6 +497,53 @@ def test_damage_is_found(site, store, base):
     place.write_bytes(whole)
     manifest.write_bytes(told)
     assert amorce("verify", place).status == 0
+
+
+def test_damaged_manifests_among_others(site, store):
+    keys = []
+    for _ in range(4):
+        keys.append(backup(site, store)["key"])
+        time.sleep(1.1)
+    (store / (keys[0] + ".manifest")).write_bytes(b"no manifest")
+    text = subprocess.run(["zstd", "-dcq", store / (keys[1] + ".manifest")], capture_output=True, check=True).stdout
+    later = text.replace(b"amorce-backup\t1\n", b"amorce-backup\t2\n")
+    (store / (keys[1] + ".manifest")).write_bytes(subprocess.run(["zstd", "-qc"], input=later, capture_output=True, check=True).stdout)
+    listed = json.loads(amorce("backups", store, "--json").output)
+    assert [(each["key"], each["state"]) for each in listed] == [
+        (keys[3], "complete"), (keys[2], "complete"), (keys[1], "damaged"), (keys[0], "damaged")]
+    assert "format 2" in listed[2]["note"] and "never removed" in listed[3]["note"] and "note" not in listed[0]
+    done = amorce("backups", store, "--prune", "keep-last=1")
+    assert done.status == 0, done
+    lines = done.output.splitlines()
+    assert [line.split()[0] for line in lines] == ["kept", "removed", "kept", "kept"]
+    assert "damaged" in lines[2] and "format 2" in lines[2] and "never removed by --prune" in lines[3]
+    assert backups_in(store)[0] == sorted([keys[0], keys[1], keys[3]])
+
+
+def test_one_of_the_future_has_nothing_pruned(site, store):
+    key = backup(site, store)["key"]
+    text = subprocess.run(["zstd", "-dcq", store / (key + ".manifest")], capture_output=True, check=True).stdout
+    ahead = re.sub(rb"\ntime\t[^\n]*", b"\ntime\t20990101T000000Z", text)
+    (store / key).rename(store / "20990101T000000Z.framed.tar.zst")
+    (store / (key + ".manifest")).unlink()
+    (store / "20990101T000000Z.framed.tar.zst.manifest").write_bytes(
+        subprocess.run(["zstd", "-qc"], input=ahead, capture_output=True, check=True).stdout)
+    time.sleep(1.1)
+    key = backup(site, store)["key"]
+    done = amorce("backups", store, "--prune", "keep-last=1")
+    assert done.status == 0 and [line.split()[0] for line in done.output.splitlines()] == ["kept", "kept"], done
+    assert "from the future" in done.output.splitlines()[0] and "from the future" not in done.output.splitlines()[1]
+    assert backups_in(store)[0] == sorted([key, "20990101T000000Z.framed.tar.zst"])
+
+
+def test_what_is_for_other_archives(site, store, base):
+    key = backup(site, store)["key"]
+    (store / (key + ".sha256")).write_text("0" * 64 + "\n")
+    done = amorce("restore", "--from", store / key, "--to", base / "out", "--strip-components", "1")
+    assert done.status != 0 and "strip-components" in done.messages and not (base / "out").exists(), done
+    done = amorce("restore", "--from", store / key, "--to", base / "out", "-v")
+    assert done.status == 0 and "checked against its manifest" in done.messages and ".sha256" not in done.messages, done
+    assert amorce("verify", store / key).status == 0
 
 
 # What is said

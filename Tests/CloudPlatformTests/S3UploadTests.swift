@@ -116,8 +116,10 @@ import Testing
         #expect(
             try complete(Self.head(5, etag: "other"))
                 == StoredObject(key: Self.key, size: 5, etag: "\"other\"", version: "v2"))
-        // Another writer's, by now.
-        #expect(try complete(Self.head(9, token: "other")).etag == "\"all-2\"")
+        // Another writer's, by now, whatever its size: a store that heeds no conditions has let both through.
+        for size in [5, 9] {
+            #expect(throws: StoreConflict(object: Self.shown)) { try complete(Self.head(size, token: "other")) }
+        }
         let error = try #require(throws: StoreError.self) { try complete(Self.head(3)) }
         #expect("\(error)".contains("3 bytes in place of the 5"))
     }
@@ -429,6 +431,11 @@ import Testing
         try upload.send(part: 2, bytes: [2])
         #expect(try upload.complete().etag == "\"all-2\"")
         try store.put(key: Self.key, bytes: [1], stop: stop)
+        // Another writer found the name free at the same time.
+        let both = try self.server(
+            post: [Self.created, unknown, Self.completed], put: [Self.stored, Self.stored],
+            head: [Self.none, Self.none, Self.none, Self.head(5, token: "other")], get: [free])
+        #expect(throws: StoreConflict(object: Self.shown)) { try self.upload(both).complete() }
         let all = try server.requests()
         #expect(
             all.map(\.method) == [

@@ -40,6 +40,23 @@ import Testing
         #expect(try names() == ["dangling", "empty", "site"])
     }
 
+    @Test("what cannot be looked at is missing from no list; what is no object is")
+    func list() throws {
+        try store.put(key: "a", bytes: [1], stop: stop)
+        try store.put(key: "b.manifest", bytes: [1], stop: stop)
+        try Files.symlink(target: "/etc/hostname", at: scratch("store/out"))
+        try Files.symlink(target: "nowhere", at: scratch("store/dangling"))
+        #expect(mkfifo(scratch("store/fifo"), 0o600) == 0)
+        let store = store
+        #expect(try store.list(prefix: "", stop: stop).map(\.key) == ["a", "b.manifest"])
+        try Files.changeMode(scratch("store"), 0o755)
+        try Files.changeMode(scratch("store/a"), 0o644)
+        #expect(throws: HostError("openat2", scratch("store/b.manifest"), errno: EACCES)) {
+            try WithoutRights.run { try store.list(prefix: "", stop: .bounded()) }
+        }
+        #expect(try WithoutRights.run { try store.list(prefix: "a", stop: .bounded()) }.map(\.key) == ["a"])
+    }
+
     @Test(
         "parts in any order, from one thread and from several",
         arguments: [

@@ -102,22 +102,30 @@ struct ScannedTreeTests {
         #expect(scanned.index(of: Self.name("m")) == 1 && scanned.index(of: Self.name("m/self")) == nil)
     }
 
-    private final class Box<Value>: @unchecked Sendable { var result: Result<Value, any Error>? }
-
-    /// Code on a thread that may not read what is another's: setfsuid(2) is for one thread, and those that it starts.
-    private func withoutRights<Value>(_ body: @escaping () throws -> Value) throws -> Value {
-        let box = Box<Value>()
-        let done = DispatchSemaphore(value: 0)
-        nonisolated(unsafe) let body = body
-        Thread {
-            if let symbol = dlsym(nil, "setfsuid") {
-                _ = unsafeBitCast(symbol, to: (@convention(c) (UInt32) -> Int32).self)(65534)
-                box.result = Result { try body() }
+    @Test("what goes while it is looked at, and how many directories")
+    func vanished() throws {
+        for name in ["a", "b", "c"] { try tree.makeDirectory(Self.name(name)) }
+        try tree.write(Self.name("a/f"), [1])
+        for name in ["x", "y", "z"] { try tree.makeSymlink(Self.name(name), to: Self.name("a")) }
+        let root = tree.root
+        // Asked behind the entry's status, and before a directory's entries or a symlink's target are.
+        let scanned = try scan(threads: 1) { path, _ in
+            switch path {
+            case Self.name("c"):
+                try? Files.removeTree(root + "/a")
+                try? Files.removeTree(root + "/b")
+                try? Files.symlink(target: "c", at: root + "/b")
+            case Self.name("x"): try? Files.remove(root + "/x")
+            case Self.name("y"):
+                try? Files.remove(root + "/y")
+                try? Files.makeNewDirectory(root + "/y", mode: 0o755)
+            default: break
             }
-            done.signal()
-        }.start()
-        done.wait()
-        return try #require(box.result).get()
+            return false
+        }
+        #expect((0..<scanned.count).map { scanned.path($0) } == ["a", "b", "c", "z"].map(Self.name))
+        #expect(scanned.passedOver.vanished == 4 && scanned.passedOver.vanishedDirectoryCount == 2)
+        #expect(scanned.passedOver.vanishedDirectories.sorted() == ["a", "b"])
     }
 
     @Test("a directory that cannot be read ends it")
@@ -126,10 +134,10 @@ struct ScannedTreeTests {
             try tree.makeDirectory(Self.name(name))
             try tree.write(Self.name(name + "/f"), [1])
         }
-        #expect(try withoutRights { try scan() }.count == 6)
+        #expect(try WithoutRights.run { try scan() }.count == 6)
         try tree.setMode(Self.name("b"), 0o700)
         do {
-            _ = try withoutRights { try scan() }
+            _ = try WithoutRights.run { try scan() }
             Issue.record("it was read")
         } catch let error as HostError {
             #expect(error.description.contains("/t/b"))
@@ -141,7 +149,7 @@ struct ScannedTreeTests {
         try tree.write(Self.name("a"), [1], mode: 0o644)
         try tree.write(Self.name("b"), [1], mode: 0o600)
         #expect(throws: HostError.self) {
-            try withoutRights {
+            try WithoutRights.run {
                 let source = try SourceTree(tree.root)
                 let scanned = try scan()
                 return try FramePacker(source, scanned, large: LargeFiles()).pack(files: [0, 1], level: 1).bytes.count
