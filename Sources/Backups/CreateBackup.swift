@@ -60,13 +60,13 @@ public struct CreateBackup: Sendable {
         public var description: String { "\(path): it holds no file to back up" }
     }
 
-    /// More than a tenth of the files went while they were read: what is removed as a whole would soon be the newest backup.
+    /// More than a tenth of the files and folders went while they were read: what is removed as a whole would soon be the newest backup.
     public struct Vanishing: Error, Sendable, Equatable, CustomStringConvertible {
         public let path: String
         public let gone: Int
         public let of: Int
         public var description: String {
-            "\(path): \(gone) of \(of) files were gone before they could be read; it is being removed or unmounted"
+            "\(path): \(gone) of \(of) files and folders were gone before they could be read; it is being removed or unmounted"
         }
     }
 
@@ -142,10 +142,7 @@ public struct CreateBackup: Sendable {
             if let earlier { for run in runs { try parts.copy(run, of: earlier) } }
             let gone = try pack(source, tree, plan, options, parts, writer, &result, stop, progress)
             if writer.files == 0 { throw Empty(path: Printable.text(source.path)) }
-            let files = writer.files + gone.names.count
-            if gone.names.count > Self.fewGone && gone.names.count * 10 > files {
-                throw Vanishing(path: Printable.text(source.path), gone: gone.names.count, of: files)
-            }
+            try checkGone(source, tree, gone, files: writer.files)
             try addLast(source, tree, gone, leadingOut: leadingOut, parts, writer)
             _ = try parts.finish()
         } catch {
@@ -174,6 +171,15 @@ public struct CreateBackup: Sendable {
         result.vanished += tree.passedOver.vanished
         result.leadingOut = leadingOut.sorted().map { Printable.text(tree.path($0)) }
         return result
+    }
+
+    private func checkGone(_ source: SourceTree, _ tree: ScannedTree, _ gone: Gone, files: Int) throws {
+        let directories = (0..<tree.count).count(where: { tree[$0].kind == .directory })
+        let missing = gone.names.count + tree.passedOver.vanishedDirectoryCount
+        let all = files + gone.names.count + directories
+        if missing > Self.fewGone && missing * 10 > all {
+            throw Vanishing(path: Printable.text(source.path), gone: missing, of: all)
+        }
     }
 
     /// An upload under the name of this second, or of one of the next few where another backup has that.
@@ -339,6 +345,7 @@ public struct CreateBackup: Sendable {
         }
         result.vanished = gone.names.count
         result.vanishedNames = gone.names.prefix(100).map { Printable.text($0) }.sorted()
+            + tree.passedOver.vanishedDirectories
         return gone
     }
 

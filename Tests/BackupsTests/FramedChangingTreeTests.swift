@@ -207,7 +207,7 @@ struct FramedChangingTreeTests {
     @Test("a tree that is being removed makes no backup")
     func removed() throws {
         for number in 0..<100 { try site.tree.write(Self.name("f\(number)"), [1]) }
-        #expect(throws: CreateBackup.Vanishing(path: site.tree.root, gone: 30, of: 104)) {
+        #expect(throws: CreateBackup.Vanishing(path: site.tree.root, gone: 30, of: 105)) {
             try create { tree in for number in 0..<30 { try tree.remove(Self.name("f\(number)")) } }
         }
         #expect(site.store.keys == [] && site.store.aborted == 1)
