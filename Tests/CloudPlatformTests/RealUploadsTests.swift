@@ -18,8 +18,10 @@ extension RealStoresTests {
             try upload.copy(part: 1, from: source, range: range)
         } else {
             let refused = try store.beginUpload(key: key, stop: stop)
-            let error = try #require(throws: StoreError.self) { try refused.copy(part: 1, from: source, range: range) }
-            #expect("\(error)".contains("a copied part without an ETag"))
+            let error = try #require(throws: CopySourceGone.self) {
+                try refused.copy(part: 1, from: source, range: range)
+            }
+            #expect("\(error)".contains("the store copies no parts of it"))
             refused.abort()
             try upload.send(part: 1, bytes: Array(old[1000..<(10 << 20) + 1000]))
         }
@@ -41,7 +43,7 @@ extension RealStoresTests {
         // A part that was replaced at the source is not copied.
         let next = try store.beginUpload(key: "boutique/next", stop: stop)
         let gone = StoredObject(key: "boutique/none", size: 6 << 20, etag: "\"x\"")
-        #expect(throws: StoreError.self) { try next.copy(part: 1, from: gone, range: 0..<(5 << 20)) }
+        #expect(throws: CopySourceGone.self) { try next.copy(part: 1, from: gone, range: 0..<(5 << 20)) }
         try next.send(part: 2, bytes: [1])
         next.abort()
         #expect(throws: UploadError.self) { try next.complete() }
