@@ -70,9 +70,9 @@ public struct CreateBackup: Sendable {
         }
     }
 
-    /// No more is uncompressed in one frame; larger files come in pieces of twice that.
+    /// No more is in one frame, uncompressed; larger files come in pieces of that size.
     static let frameSize = 2 << 20
-    static let pieceSize = 4 << 20
+    static let pieceSize = frameSize
     private static let filesPerFrame = 4096
     /// So many gone files are never a tree that is being removed.
     private static let fewGone = 20

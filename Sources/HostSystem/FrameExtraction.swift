@@ -342,7 +342,7 @@ private final class FrameReader {
         } else if gap > 0 {
             try take(Int(gap)) { _ in }
         }
-        buffer.removeAll()
+        buffer.removeAll(reserving: frame.length)
         try take(frame.length) { buffer.append($0) }
     }
 

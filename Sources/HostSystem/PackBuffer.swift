@@ -12,6 +12,14 @@ final class PackBuffer {
 
     func removeAll() { count = 0 }
 
+    /// Makes room for exactly so much at once, and forgets what it held.
+    func removeAll(reserving size: Int) {
+        count = 0
+        if size <= storage.count { return }
+        storage.deallocate()
+        storage = .allocate(byteCount: size, alignment: 4096)
+    }
+
     /// What it held stays; `size` more bytes follow, to be filled in by the caller.
     func extend(by size: Int) -> UnsafeMutableRawBufferPointer {
         if count + size > storage.count {

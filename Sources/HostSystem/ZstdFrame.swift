@@ -41,7 +41,7 @@ final class ZstdFrameReader {
     /// Into `buffer`, which holds the contents alone afterwards. Anything but exactly one frame (or several of them) of `size`
     /// bytes with a good checksum is damage.
     func unpack(_ frame: UnsafeRawBufferPointer, size: Int, into buffer: PackBuffer) throws {
-        buffer.removeAll()
+        buffer.removeAll(reserving: size)
         let room = buffer.extend(by: size)
         let made = ZSTD_decompressDCtx(context, room.baseAddress, size, frame.baseAddress, frame.count)
         if ZSTD_isError(made) != 0 {
