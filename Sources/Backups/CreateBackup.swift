@@ -344,7 +344,8 @@ public struct CreateBackup: Sendable {
             }
         }
         result.vanished = gone.names.count
-        result.vanishedNames = gone.names.prefix(100).map { Printable.text($0) }.sorted()
+        result.vanishedNames =
+            gone.names.prefix(100).map { Printable.text($0) }.sorted()
             + tree.passedOver.vanishedDirectories
         return gone
     }

@@ -246,6 +246,7 @@ public enum FrameExtraction {
         // Of an interrupted run some links are there already.
         var writer = TreeWriter(root, replacesEarlier: options.journal?.hasFrames ?? false)
         let limits = options.limits
+        let made = Set(implied.lazy.map(\.path))
         var rootStatus: (mode: UInt16, modified: Int64)?
         while let next = try last() {
             try stop.check()
@@ -262,10 +263,14 @@ public enum FrameExtraction {
                     size: 0, modified: nil, contents: { _ in })
             case .directory(let path, let mode, let modified):
                 let time = timespec(nanoseconds: modified)
-                try writer.make(
-                    ExtractionPolicy.Member(path: path, kind: .directory, mode: options.mode(mode, least: 0o700)),
-                    size: 0,
-                    modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
+                let mode = options.mode(mode, least: 0o700)
+                if made.contains(path) {
+                    writer.tell(of: path, mode: mode, modified: time)
+                } else {
+                    try writer.make(
+                        ExtractionPolicy.Member(path: path, kind: .directory, mode: mode), size: 0,
+                        modified: (Int64(time.tv_sec), time.tv_nsec), contents: { _ in })
+                }
                 result.directories += 1
             case .root(let mode, let modified): rootStatus = (mode, modified)
             }
@@ -411,8 +416,9 @@ private final class FrameWork: @unchecked Sendable {
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]) throws {
         let ownsUmask = root.takeOwnUmask()
         // A name comes once; what is there already can only be an interrupted run's.
-        var writer = TreeWriter(root, replacesEarlier: isContinued, lostModeBits: ownsUmask ? 0 : nil)
-        let reader = try ZstdFrameReader()
+        var writer = TreeWriter(
+            root, replacesEarlier: isContinued, lostModeBits: ownsUmask ? 0 : nil, expectsNewDirectories: true)
+        let reader = try ZstdFrameReader(checks: false)
         let unpacked = PackBuffer(room: 3 << 20)
         var reported = 0
         while let job = queue.take() {
@@ -518,7 +524,7 @@ private final class FrameCheck: @unchecked Sendable {
     }
 
     func run(members: (FrameExtraction.Frame) throws -> [FrameMember]?) throws {
-        let reader = try ZstdFrameReader()
+        let reader = try ZstdFrameReader(checks: true)
         let unpacked = PackBuffer(room: 3 << 20)
         while let job = queue.take() {
             try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)

@@ -14,12 +14,19 @@ struct TreeWriter: ~Copyable {
     private let replacesEarlier: Bool
     /// What openat's mode loses on this thread.
     private let lostModeBits: UInt32
+    /// Whether a directory that is not among the last few is most likely one that nobody has made.
+    private let expectsNewDirectories: Bool
     private var cache: [(path: [UInt8], descriptor: CInt)] = []
     private(set) var directories: [Directory] = []
     private(set) var symlinks: [[UInt8]] = []
     private(set) var files = 0
     private(set) var links = 0
     private(set) var directoryCount = 0
+
+    /// A directory that an earlier entry implied, and is there: it is told of now.
+    mutating func tell(of directory: [UInt8], mode: UInt32, modified: timespec) {
+        directories.append(Directory(path: directory, mode: mode, modified: modified, isImplied: false))
+    }
 
     struct Directory: Sendable {
         let path: [UInt8]
@@ -30,7 +37,10 @@ struct TreeWriter: ~Copyable {
     }
 
     /// - Parameter lostModeBits: of this thread, where they are not the process's.
-    init(_ root: TreeRoot, replacesEarlier: Bool, lostModeBits: UInt32? = nil) {
+    init(
+        _ root: TreeRoot, replacesEarlier: Bool, lostModeBits: UInt32? = nil, expectsNewDirectories: Bool = false
+    ) {
+        self.expectsNewDirectories = expectsNewDirectories
         self.root = root
         self.replacesEarlier = replacesEarlier
         self.lostModeBits = lostModeBits ?? root.lostModeBits
@@ -234,7 +244,7 @@ struct TreeWriter: ~Copyable {
             if index < cache.count - 1 { cache.append(cache.remove(at: index)) }
             return cache[cache.count - 1].descriptor
         }
-        var descriptor = root.open(path, amorce_path_only | O_DIRECTORY)
+        var descriptor = expectsNewDirectories ? -ENOENT : root.open(path, amorce_path_only | O_DIRECTORY)
         if descriptor == -ENOENT {
             let (above, name) = Self.split(path)
             let parent = try self.descriptor(of: above, for: member)
@@ -243,7 +253,7 @@ struct TreeWriter: ~Copyable {
                 directoryCount += 1
                 directories.append(Directory(path: path, mode: 0o755, modified: nil, isImplied: true))
             } else if errno != EEXIST {
-                // There by now: another thread has made it.
+                // Else it is there, or another thread has made it.
                 throw failure("mkdir", member)
             }
             descriptor = root.open(path, amorce_path_only | O_DIRECTORY)
@@ -273,12 +283,11 @@ struct TreeWriter: ~Copyable {
             try stop.check()
             try root.checkStaysInside(path)
         }
-        // What an entry tells comes after what was only implied, and of several entries the last one counts.
-        for isImplied in [true, false] {
-            for directory in directories where directory.isImplied == isImplied {
-                try stop.check()
-                try root.settle(directory.path, mode: directory.mode, modified: directory.modified)
-            }
+        // What an entry tells counts in place of what was only implied, and of several entries the last one.
+        let told = Set(directories.lazy.filter { !$0.isImplied }.map(\.path))
+        for directory in directories where !directory.isImplied || !told.contains(directory.path) {
+            try stop.check()
+            try root.settle(directory.path, mode: directory.mode, modified: directory.modified)
         }
     }
 
