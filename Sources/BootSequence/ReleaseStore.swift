@@ -140,11 +140,12 @@ public struct ReleaseStore: Sendable {
         return (unfinishedDirectory, unfinishedJournal)
     }
 
-    /// Runs a restore; what a stopped one has brought stays for the next run, what a failed one has is removed.
+    /// Runs a restore; what a stopped one of a framed backup has brought stays for the next run, all else is
+    /// removed.
     func keepingUnfinished<Value>(_ body: () throws -> Value) throws -> Value {
         do {
             return try body()
-        } catch let reason as StopReason {
+        } catch let reason as StopReason where Files.exists(unfinishedJournal) {
             throw reason
         } catch {
             try? removeUnfinishedRestore()

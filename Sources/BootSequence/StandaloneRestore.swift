@@ -101,7 +101,8 @@ public struct StandaloneRestore {
             return restored
         } catch let busy as FileLock.Busy {
             throw busy
-        } catch let reason as StopReason {
+        } catch let reason as StopReason where Files.exists(journal) {
+            // The next run goes on from here.
             throw reason
         } catch {
             // The journal first: what is half removed must not be gone on with. The disk that does not keep the folder's name may not

@@ -71,6 +71,7 @@ class ScratchFront:
         self.root = self.base / "root"
         self.bucket = self.base / "bucket"
         self.orchestrator = self.base / "orchestrator"
+        self.published = 0
         self.port = free_port()
         self.settings = {
             "app": self.app,
@@ -183,12 +184,17 @@ class ScratchFront:
         (self.orchestrator / ".amorce-site").write_text((app or self.app) + "\n")
 
     def publish(self, version):
-        """A new version on the orchestrator: both halves of the page, one new file, one changed, one gone."""
-        (self.orchestrator / "index.php").write_text(
-            f"<?php $a = '{version}'; require __DIR__ . '/lib/part.php'; echo \"page $a $b\\n\";\n")
-        (self.orchestrator / "lib/part.php").write_text(f"<?php $b = '{version}';\n")
-        (self.orchestrator / f"new{version}.txt").write_text("new\n")
-        (self.orchestrator / "assets/style.css").write_text(f"body {{ /* {version} */ }}\n")
+        """A new version on the orchestrator: both halves of the page, one new file, one changed, one gone. Each is a second newer than
+        the one before: rsync looks at size and whole seconds."""
+        self.published = max(self.published, int(time.time())) + 1
+        for name, text in {
+            "index.php": f"<?php $a = '{version}'; require __DIR__ . '/lib/part.php'; echo \"page $a $b\\n\";\n",
+            "lib/part.php": f"<?php $b = '{version}';\n",
+            f"new{version}.txt": "new\n",
+            "assets/style.css": f"body {{ /* {version} */ }}\n",
+        }.items():
+            (self.orchestrator / name).write_text(text)
+            os.utime(self.orchestrator / name, (self.published, self.published))
         gone = self.orchestrator / "withdrawn.html"
         if gone.exists():
             gone.unlink()
