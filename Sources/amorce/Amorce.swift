@@ -28,7 +28,8 @@ struct Amorce: ParsableCommand {
         // Swift's runtime finds the arguments of a static program by /proc/self/maps. Without it there is not even the program's name,
         // and the command would be taken for none.
         if CommandLine.arguments.isEmpty {
-            Host.write(Array("amorce: its arguments cannot be read: /proc is not mounted, or not readable\n".utf8), descriptor: 2)
+            let words = "amorce: its arguments cannot be read: /proc is not mounted, or not readable\n"
+            Host.write(Array(words.utf8), descriptor: 2)
             exit(withError: ExitCode(ExitStatus.failed.code))
         }
         main(nil)
