@@ -1,5 +1,4 @@
 internal import HostSystem
-internal import Synchronization
 
 /// Restores and verifies a framed backup by its manifest.
 struct BackupReader {
@@ -58,7 +57,6 @@ struct BackupReader {
             let reader = try ManifestReader(manifest)
             let extraction = try Self.options(reader.header, object, threads: threads, limits: ExtractionLimits())
             let store = store
-            let bytes = Mutex(Int64(0))
             var (links, directories) = (0, 0)
             let done = try FrameExtraction.verify(
                 options: extraction, stop: stop, progress: progress, frames: { try reader.nextFrame()?.frame },
@@ -69,8 +67,7 @@ struct BackupReader {
                     guard live.count(where: { $0.fileOffset == 0 }) == frame.files else {
                         throw ArchiveError.damaged("a frame has not as many files as the manifest says")
                     }
-                    bytes.withLock { sum in sum = live.reduce(sum) { $0 + Int64($1.count) } }
-                    return members.map(\.member)
+                    return (members.map(\.member), live.reduce(0) { $0 + Int64($1.count) })
                 },
                 last: {
                     let last = try reader.nextLast()
@@ -82,7 +79,7 @@ struct BackupReader {
                     return last
                 },
                 open: { try store.open(object, from: $0, memory: memory, stop: stop) { _ in } })
-            guard bytes.withLock({ $0 }) == reader.header.bytes else {
+            guard done.bytes == reader.header.bytes else {
                 throw ArchiveError.damaged("its files have not as many bytes as the manifest says")
             }
             return RestoreArchive.Result(

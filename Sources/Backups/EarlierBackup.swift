@@ -9,7 +9,6 @@ struct EarlierBackup {
     /// What is taken, as ranges of the earlier object, in order.
     struct Taken {
         var runs: [Range<Int64>] = []
-        var isTaken: [Bool] = []
         /// By the number in the tree.
         var covered: [Bool]
     }
@@ -46,7 +45,6 @@ struct EarlierBackup {
             Self.dropShortRuns(&frames, smallest: smallest)
         }
         var taken = Taken(covered: [Bool](repeating: false, count: tree.count))
-        taken.isTaken = frames.map(\.isTaken)
         for frame in frames where frame.isTaken {
             if let last = taken.runs.last, last.upperBound == frame.range.lowerBound {
                 taken.runs[taken.runs.count - 1] = last.lowerBound..<frame.range.upperBound
@@ -54,7 +52,7 @@ struct EarlierBackup {
                 taken.runs.append(frame.range)
             }
         }
-        try write(taken.isTaken, tree, to: writer, covered: &taken.covered)
+        try write(frames.map(\.isTaken), tree, to: writer, covered: &taken.covered)
         return taken
     }
 

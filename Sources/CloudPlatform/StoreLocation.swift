@@ -129,15 +129,11 @@ public enum Stores {
         _ location: StoreLocation, options: StoreOptions, credentials: any CredentialProvider,
         transport: any HTTPTransport, log: Log
     ) throws -> any ObjectStore {
-        switch location.scheme {
-        case .s3:
-            try S3Store(
-                bucket: location.root, options: options, credentials: credentials, transport: transport, log: log)
-        case .web:
-            try WebStore(
+        if location.scheme == .web {
+            return try WebStore(
                 origin: location.root, query: location.query, options: options, transport: transport, log: log)
-        case .file: FolderStore(folder: location.root)
         }
+        return try makeWritable(location, options: options, credentials: credentials, transport: transport, log: log)
     }
 
     /// The store that `location` names, to be written to. Throws `StoreError`; `badSetting` for a web server.

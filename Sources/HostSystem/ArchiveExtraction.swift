@@ -53,7 +53,7 @@ public enum ArchiveExtraction {
         var result = Result()
         try archive.entries(&result, stop: stop) { entry, member in
             // A sparse file may state far more than the archive holds.
-            if entry.size > 64 << 20 { try checkRoom(directory, bytes: entry.size) }
+            if entry.size > 64 << 20 { try TreeRoot.checkRoom(at: directory, bytes: entry.size) }
             let files = writer.files
             try writer.make(member, size: entry.size, modified: entry.modified, stop: stop) { body in
                 try archive.reader.contents { offset, bytes in
@@ -117,7 +117,7 @@ public enum ArchiveExtraction {
                 decoder = nil
                 return
             }
-            if let size = options.size, let directory { try checkRoom(directory, bytes: size) }
+            if let size = options.size, let directory { try TreeRoot.checkRoom(at: directory, bytes: size) }
             try stored.begin(open(0))
             let head = HeadSource(stored)
             try check(head, is: options.format)
@@ -186,7 +186,9 @@ public enum ArchiveExtraction {
             try stored.begin(open(0))
             return try ReadAheadSource(stored)
         }
-        if let directory { try checkRoom(directory, bytes: reader.totalSize, inodes: Int64(reader.totalEntries)) }
+        if let directory {
+            try TreeRoot.checkRoom(at: directory, bytes: reader.totalSize, inodes: Int64(reader.totalEntries))
+        }
         return reader
     }
 
@@ -196,14 +198,5 @@ public enum ArchiveExtraction {
         guard found != .format(format) else { return }
         let expected = outer.map { "\(format.article) inside \($0.article)" } ?? format.article
         throw ArchiveError.wrongFormat(expected: expected, looksLike: found.description)
-    }
-
-    private static func checkRoom(_ directory: String, bytes: Int64, inodes: Int64 = 0) throws {
-        let room = try Files.room(at: directory)
-        if bytes > room.bytes { throw ArchiveError.noRoom(needed: ByteCount(bytes), available: ByteCount(room.bytes)) }
-        // 0: this file system has no fixed number of inodes (btrfs, some tmpfs), or none is left, which the first file will tell.
-        if inodes > room.inodes && room.inodes > 0 {
-            throw ArchiveError.noInodes(needed: inodes, available: room.inodes)
-        }
     }
 }

@@ -128,6 +128,43 @@ public enum Files {
         return names.sorted { $0.lexicographicallyPrecedes($1) }.map { String(decoding: $0, as: UTF8.self) }
     }
 
+    /// Writes all of it at that place of an open file.
+    static func write(
+        _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int64, shown: @autoclosure () -> String
+    ) throws(HostError) {
+        var done = 0
+        while done < bytes.count {
+            let count = pwrite(
+                descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done, off_t(offset) + off_t(done))
+            if count < 0 {
+                let code = errno
+                if code == EINTR { continue }
+                throw HostError("write", shown(), errno: code)
+            }
+            done += count
+        }
+    }
+
+    /// Reads until the room is full or the file ends; returns how many bytes came.
+    static func read(
+        _ descriptor: CInt, into room: UnsafeMutableRawBufferPointer, at offset: Int64,
+        shown: @autoclosure () -> String
+    ) throws(HostError) -> Int {
+        var done = 0
+        while done < room.count {
+            let count = pread(
+                descriptor, room.baseAddress?.advanced(by: done), room.count - done, off_t(offset) + off_t(done))
+            if count < 0 {
+                let code = errno
+                if code == EINTR { continue }
+                throw HostError("read", shown(), errno: code)
+            }
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
     /// Removes a file or symlink; an absent name is fine.
     public static func remove(_ path: String) throws(HostError) {
         if unlink(path) != 0 && errno != ENOENT { throw HostError("unlink", path, errno: errno) }

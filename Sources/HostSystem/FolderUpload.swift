@@ -358,13 +358,10 @@ private final class FolderUpload: ObjectUpload {
         var done = 0
         while done < bytes.count {
             try check()
-            let count = pwrite(
-                descriptor, bytes.baseAddress?.advanced(by: done), min(Self.piece, bytes.count - done),
-                off_t(offset + Int64(done)))
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw HostError("write", store.folder + key, errno: errno)
-            }
+            let count = min(Self.piece, bytes.count - done)
+            try Files.write(
+                UnsafeRawBufferPointer(rebasing: bytes[done..<(done + count)]), to: descriptor,
+                at: offset + Int64(done), shown: store.folder + key)
             done += count
         }
     }
@@ -401,12 +398,9 @@ private final class FolderUpload: ObjectUpload {
         defer { buffer.deallocate() }
         var position = range.lowerBound
         while position < range.upperBound {
-            let count = pread(
-                source, buffer.baseAddress, Int(min(Int64(buffer.count), range.upperBound - position)), off_t(position))
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw HostError("read", store.folder + key, errno: errno)
-            }
+            let room = UnsafeMutableRawBufferPointer(
+                rebasing: buffer.prefix(Int(min(Int64(buffer.count), range.upperBound - position))))
+            let count = try Files.read(source, into: room, at: position, shown: store.folder + key)
             if count == 0 { break }
             try write(
                 UnsafeRawBufferPointer(rebasing: buffer[..<count]), to: descriptor,

@@ -94,47 +94,28 @@ public enum FrameExtraction {
         let root = try TreeRoot(
             directory: directory, owner: options.owner.map { TreeRoot.Ownership(owner: $0.owner, group: $0.group) },
             isEmpty: !isContinued)
-        if !isContinued { try checkRoom(directory, options) }
+        if !isContinued {
+            try TreeRoot.checkRoom(at: directory, bytes: options.bytes, inodes: Int64(options.files))
+        }
         let work = FrameWork(root, options, isContinued: isContinued)
         var result = Result()
         do {
-            let reader = FrameReader(limit: options.size, open: open)
             let workers = try Workers("unpack", count: options.threads, on: work.queue) { _ in
                 try work.run(members: members)
             }
             defer { workers.join() }
-            do {
-                var number = 0
-                var counts = (files: 0, bytes: Int64(0))
-                var pieces = PieceOrder()
-                while let frame = try frames() {
-                    try stop.check()
-                    counts.files += frame.files
-                    counts.bytes += Int64(frame.unpacked)
-                    try check(frame, counts, options)
-                    // Before any thread has it: no file is closed while another piece of it is on its way.
-                    try pieces.add(frame, members)
-                    if options.journal?.contains(number) == true {
-                        result.framesKept += 1
-                        work.skip(frame)
-                    } else {
-                        let buffer = work.takeBuffer()
-                        try reader.read(frame, into: buffer)
-                        result.compressedBytes += Int64(frame.length)
-                        try work.queue.put(FrameWork.Job(number: number, frame: frame, bytes: buffer), stop: stop)
-                    }
-                    number += 1
-                    progress(
-                        Progress(
-                            bytes: frame.offset + Int64(frame.length), totalBytes: options.size,
-                            items: work.written.files,
-                            totalItems: options.files))
-                }
-                try pieces.finish()
-                work.queue.finish()
-            } catch {
-                work.queue.fail(error)
+            let fed = feed(work.queue, options, stop, frames, members, open) { number, frame in
+                guard options.journal?.contains(number) == true else { return work.takeBuffer() }
+                result.framesKept += 1
+                work.skip(frame)
+                return nil
+            } progress: { frame in
+                progress(
+                    Progress(
+                        bytes: frame.offset + Int64(frame.length), totalBytes: options.size,
+                        items: work.written.files, totalItems: options.files))
             }
+            result.compressedBytes = fed.compressedBytes
         }
         if let failure = work.queue.firstFailure { throw failure }
         let written = work.written
@@ -147,48 +128,35 @@ public enum FrameExtraction {
     /// Reads every frame and compares it with what the manifest says, without writing anything: hashes, checksums, and that the tar
     /// inside is the one that the members make.
     ///
-    /// - Parameter members: all of a frame, those that a later frame replaces included; called on any thread. Nil: the frame holds
-    ///   links, directories and the end mark.
+    /// - Parameter members: all of a frame, those that a later frame replaces included, and the bytes of the others; called on any
+    ///   thread. Nil: the frame holds links, directories and the end mark.
     /// - Parameter last: as of `run`; called on this thread when `frames` has ended and all were checked.
     public static func verify(
         options: Options, stop: StopFlag, progress: ProgressHandler, frames: () throws -> Frame?,
-        members: @escaping @Sendable (Frame) throws -> [FrameMember]?,
+        members: @escaping @Sendable (Frame) throws -> (all: [FrameMember], liveBytes: Int64)?,
         last: () throws -> Last?, open: @escaping (_ offset: Int64) throws -> any ByteSource
     ) throws -> Result {
-        var number = 0
         let work = FrameCheck(room: options.threads + 1, limits: options.limits)
         var result = Result()
+        var number = 0
         do {
-            let reader = FrameReader(limit: options.size, open: open)
             let workers = try Workers("verify", count: options.threads, on: work.queue) { _ in
                 try work.run(members: members)
             }
             defer { workers.join() }
-            do {
-                var counts = (files: 0, bytes: Int64(0))
-                while let frame = try frames() {
-                    try stop.check()
-                    counts.files += frame.files
-                    counts.bytes += Int64(frame.unpacked)
-                    try check(frame, counts, options)
-                    let buffer = PackBuffer(room: frame.length)
-                    try reader.read(frame, into: buffer)
-                    result.compressedBytes += Int64(frame.length)
-                    try work.queue.put(FrameCheck.Job(number: number, frame: frame, bytes: buffer), stop: stop)
-                    number += 1
-                    progress(
-                        Progress(
-                            bytes: result.compressedBytes, totalBytes: options.size, items: counts.files,
-                            totalItems: options.files))
-                }
-                work.queue.finish()
-                (result.files, result.bytes) = (counts.files, options.bytes)
-            } catch {
-                work.queue.fail(error)
+            let fed = feed(work.queue, options, stop, frames, { try members($0)?.all ?? [] }, open) { _, frame in
+                result.files += frame.files
+                return PackBuffer(room: frame.length)
+            } progress: { frame in
+                progress(
+                    Progress(
+                        bytes: frame.offset + Int64(frame.length), totalBytes: options.size, items: result.files,
+                        totalItems: options.files))
             }
+            (number, result.compressedBytes) = fed
         }
         if let failure = work.queue.firstFailure { throw failure }
-        try work.checkPieces()
+        result.bytes = work.bytes
         try work.checkLast(frames: number) {
             try stop.check()
             let next = try last()
@@ -196,6 +164,44 @@ public enum FrameExtraction {
             return next
         }
         return result
+    }
+
+    /// Reads the frames in their order and hands those that are wanted to the threads; ends the queue in any case, by what went
+    /// wrong if anything did.
+    ///
+    /// - Parameter wanted: what a frame is read into, or nil where it is not wanted.
+    private static func feed(
+        _ queue: WorkQueue<FrameJob>, _ options: Options, _ stop: StopFlag, _ frames: () throws -> Frame?,
+        _ members: (Frame) throws -> [FrameMember], _ open: @escaping (Int64) throws -> any ByteSource,
+        wanted: (Int, Frame) -> PackBuffer?, progress: (Frame) -> Void
+    ) -> (frames: Int, compressedBytes: Int64) {
+        var number = 0
+        var compressed: Int64 = 0
+        do {
+            let reader = FrameReader(open: open)
+            var counts = (files: 0, bytes: Int64(0))
+            var pieces = PieceOrder()
+            while let frame = try frames() {
+                try stop.check()
+                counts.files += frame.files
+                counts.bytes += Int64(frame.unpacked)
+                try check(frame, counts, options)
+                // Before any thread has it: no file is closed while another piece of it is on its way.
+                try pieces.add(frame, members)
+                if let buffer = wanted(number, frame) {
+                    try reader.read(frame, into: buffer)
+                    compressed += Int64(frame.length)
+                    try queue.put(FrameJob(number: number, frame: frame, bytes: buffer), stop: stop)
+                }
+                number += 1
+                progress(frame)
+            }
+            try pieces.finish()
+            queue.finish()
+        } catch {
+            queue.fail(error)
+        }
+        return (number, compressed)
     }
 
     private static func check(_ frame: Frame, _ counts: (files: Int, bytes: Int64), _ options: Options) throws {
@@ -224,17 +230,6 @@ public enum FrameExtraction {
             try plain(target)
         case .directory(let path, _, _): try plain(path)
         case .root: break
-        }
-    }
-
-    private static func checkRoom(_ directory: String, _ options: Options) throws {
-        let room = try Files.room(at: directory)
-        if options.bytes > room.bytes {
-            throw ArchiveError.noRoom(needed: ByteCount(options.bytes), available: ByteCount(room.bytes))
-        }
-        // 0: this file system has no fixed number of inodes (btrfs, some tmpfs), or none is left, which the first file will tell.
-        if options.files > room.inodes && room.inodes > 0 {
-            throw ArchiveError.noInodes(needed: Int64(options.files), available: room.inodes)
         }
     }
 
@@ -298,12 +293,19 @@ struct PieceOrder {
     /// Whether a frame's text is that of a piece: a writer puts no other line with it.
     static func isPiece(_ frame: FrameExtraction.Frame) -> Bool { frame.contents.first == UInt8(ascii: "p") }
 
+    /// That a frame with a piece holds nothing else, and that `isPiece` could tell.
+    static func check(_ members: [FrameMember], of frame: FrameExtraction.Frame) throws {
+        guard isPiece(frame) ? members.count == 1 : !members.contains(where: \.isPiece) else {
+            throw ArchiveError.damaged("a frame with a piece of a file holds more than that")
+        }
+    }
+
     mutating func add(
         _ frame: FrameExtraction.Frame, _ members: (FrameExtraction.Frame) throws -> [FrameMember]
     ) throws {
         guard Self.isPiece(frame) else { return try finish() }
         let list = try members(frame)
-        guard list.count == 1 else { throw ArchiveError.damaged("a frame with a piece of a file holds more than that") }
+        try Self.check(list, of: frame)
         let piece = list[0]
         if let open {
             guard piece.path == open.path, piece.size == open.size, piece.mode == open.mode,
@@ -326,15 +328,11 @@ struct PieceOrder {
 /// object is opened anew.
 private final class FrameReader {
     private let open: (Int64) throws -> any ByteSource
-    private let limit: Int64
     private var source: (any ByteSource)?
     private var waiting = UnsafeRawBufferPointer(start: nil, count: 0)
     private var position: Int64 = 0
 
-    init(limit: Int64, open: @escaping (Int64) throws -> any ByteSource) {
-        self.limit = limit
-        self.open = open
-    }
+    init(open: @escaping (Int64) throws -> any ByteSource) { self.open = open }
 
     func read(_ frame: FrameExtraction.Frame, into buffer: PackBuffer) throws {
         let gap = frame.offset - position
@@ -367,21 +365,22 @@ private final class FrameReader {
     }
 }
 
+/// A frame as it was read, on its way to a thread: its bytes belong to whoever has the job.
+private struct FrameJob: @unchecked Sendable {
+    let number: Int
+    let frame: FrameExtraction.Frame
+    let bytes: PackBuffer
+}
+
 /// What the threads that unpack share.
 private final class FrameWork: @unchecked Sendable {
-    struct Job {
-        let number: Int
-        let frame: FrameExtraction.Frame
-        let bytes: PackBuffer
-    }
-
     struct Written {
         var files = 0
         var bytes: Int64 = 0
         var directories: [TreeWriter.Directory] = []
     }
 
-    let queue: WorkQueue<Job>
+    let queue: WorkQueue<FrameJob>
     private let monitor = Monitor()
     private let root: TreeRoot
     private let options: FrameExtraction.Options
@@ -426,10 +425,7 @@ private final class FrameWork: @unchecked Sendable {
             monitor.locked { buffers.append(job.bytes) }
             var bytes: Int64 = 0
             let list = try members(job.frame)
-            // The reading thread has looked at the order of those that it could tell.
-            guard !list.contains(where: \.isPiece) || PieceOrder.isPiece(job.frame) else {
-                throw ArchiveError.damaged("a frame with a piece of a file holds more than that")
-            }
+            try PieceOrder.check(list, of: job.frame)
             for member in list {
                 bytes += Int64(member.count)
                 try write(member, unpacked.bytes, &writer)
@@ -464,7 +460,7 @@ private final class FrameWork: @unchecked Sendable {
             throw ArchiveError.damaged("a piece lies outside of its file", entry: Printable.text(member.path))
         }
         let descriptor = try begin(member, &writer)
-        try Self.write(bytes, to: descriptor, at: member.fileOffset, shown: root.shown(member.path))
+        try Files.write(bytes, to: descriptor, at: member.fileOffset, shown: root.shown(member.path))
         let isComplete = monitor.locked {
             guard var file = large[member.path] else { return false }
             file.left -= Int64(member.count)
@@ -485,36 +481,14 @@ private final class FrameWork: @unchecked Sendable {
             return descriptor
         }
     }
-
-    private static func write(
-        _ bytes: UnsafeRawBufferPointer, to descriptor: CInt, at offset: Int64, shown: @autoclosure () -> String
-    ) throws(HostError) {
-        var done = 0
-        while done < bytes.count {
-            let count = pwrite(
-                descriptor, bytes.baseAddress?.advanced(by: done), bytes.count - done, off_t(offset) + off_t(done))
-            if count < 0 {
-                let code = errno
-                if code == EINTR { continue }
-                throw HostError("write", shown(), errno: code)
-            }
-            done += count
-        }
-    }
 }
 
 /// What the threads that verify share.
 private final class FrameCheck: @unchecked Sendable {
-    struct Job: @unchecked Sendable {
-        let number: Int
-        let frame: FrameExtraction.Frame
-        let bytes: PackBuffer
-    }
-
-    let queue: WorkQueue<Job>
+    let queue: WorkQueue<FrameJob>
     private let limits: ExtractionLimits
     private let monitor = Monitor()
-    private var pieces: [(number: Int, piece: FrameMember)] = []
+    private var total: Int64 = 0
     /// Of the frames of links, directories and the end: the length, and the SHA-256 of what the manifest tells of it.
     private var headers: [(number: Int, count: Int, sha256: [UInt8])] = []
 
@@ -523,43 +497,25 @@ private final class FrameCheck: @unchecked Sendable {
         self.limits = limits
     }
 
-    func run(members: (FrameExtraction.Frame) throws -> [FrameMember]?) throws {
+    /// Of the files that no later frame replaces.
+    var bytes: Int64 { monitor.locked { total } }
+
+    func run(members: (FrameExtraction.Frame) throws -> (all: [FrameMember], liveBytes: Int64)?) throws {
         let reader = try ZstdFrameReader(checks: true)
         let unpacked = PackBuffer(room: 3 << 20)
         while let job = queue.take() {
             try reader.unpack(checked: job.frame, job.bytes.bytes, into: unpacked)
-            guard let members = try members(job.frame) else {
+            guard let (members, liveBytes) = try members(job.frame) else {
                 var told = Array(unpacked.bytes)
                 guard TarMember.dropUntold(from: &told) else { throw Self.otherLast }
                 let sha256 = Digest.sha256(told)
                 monitor.locked { headers.append((job.number, told.count, sha256)) }
                 continue
             }
+            try PieceOrder.check(members, of: job.frame)
             try Self.compare(unpacked.bytes, with: members, limits: limits)
-            guard let piece = members.first(where: \.isPiece) else { continue }
-            if members.count > 1 { throw Self.notInOrder(piece) }
-            monitor.locked { pieces.append((job.number, piece)) }
+            monitor.locked { total += liveBytes }
         }
-    }
-
-    private static func notInOrder(_ piece: FrameMember) -> ArchiveError {
-        .damaged("the pieces of the file do not follow each other", entry: Printable.text(piece.path))
-    }
-
-    /// When all frames are read: the pieces of a file stand in frames that follow each other, as tar needs them, and are all there.
-    func checkPieces() throws {
-        var open: (number: Int, piece: FrameMember)?
-        for (number, piece) in monitor.locked({ pieces.sorted { $0.number < $1.number } }) {
-            if let before = open {
-                guard number == before.number + 1, piece.path == before.piece.path, piece.size == before.piece.size,
-                    piece.fileOffset == before.piece.fileOffset + Int64(before.piece.count)
-                else { throw Self.notInOrder(before.piece) }
-            } else if piece.fileOffset != 0 {
-                throw Self.notInOrder(piece)
-            }
-            open = piece.fileOffset + Int64(piece.count) == piece.size ? nil : (number, piece)
-        }
-        if let open { throw Self.notInOrder(open.piece) }
     }
 
     private static let otherLast = ArchiveError.damaged(

@@ -190,18 +190,7 @@ public final class FramePacker {
         _ descriptor: CInt, _ room: UnsafeMutableRawBufferPointer, at offset: Int64,
         shown: @autoclosure () -> String
     ) throws(HostError) -> Int {
-        var done = 0
-        while done < room.count {
-            let count = pread(
-                descriptor, room.baseAddress?.advanced(by: done), room.count - done, off_t(offset) + off_t(done))
-            if count < 0 {
-                let code = errno
-                if code == EINTR { continue }
-                throw HostError("read", shown(), errno: code)
-            }
-            if count == 0 { break }
-            done += count
-        }
+        let done = try Files.read(descriptor, into: room, at: offset, shown: shown())
         if done < room.count, let base = room.baseAddress { memset(base + done, 0, room.count - done) }
         return done
     }

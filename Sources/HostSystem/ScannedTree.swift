@@ -424,24 +424,14 @@ public final class SourceTree: Sendable {
 
     /// A descriptor, or the negative errno. O_NONBLOCK: what was a file a moment ago may be a FIFO by now.
     func open(_ path: [UInt8], _ flags: CInt) -> CInt {
-        let resolve = amorce_resolve_beneath | amorce_resolve_no_symlinks | amorce_resolve_no_magiclinks
-        let name = path.isEmpty ? [0x2e, 0] : path.terminated
-        while true {
-            let found = amorce_openat2(
-                descriptor, name, UInt64(flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), 0, resolve)
-            if found >= 0 { return found }
-            if errno != EAGAIN && errno != EINTR { return -errno }
-        }
+        TreeRoot.open(path, below: descriptor, flags | O_NONBLOCK | O_NOCTTY)
     }
 
     /// Whether a symlink leads out of the tree when it is followed, as a restore does once more in the complete tree.
     public func leadsOut(_ symlink: [UInt8]) -> Bool {
-        let name = symlink.terminated
-        let found = amorce_openat2(
-            descriptor, name, UInt64(amorce_path_only | O_CLOEXEC), 0,
-            amorce_resolve_beneath | amorce_resolve_no_magiclinks)
+        let found = TreeRoot.open(symlink, below: descriptor, amorce_path_only, followingLinks: true)
         if found >= 0 { close(found) }
-        return found < 0 && (errno == EXDEV || errno == ENAMETOOLONG)
+        return found == -EXDEV || found == -ENAMETOOLONG
     }
 
     func shown(_ path: [UInt8]) -> String { self.path + "/" + Printable.text(path) }

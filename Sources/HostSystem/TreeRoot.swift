@@ -60,13 +60,30 @@ final class TreeRoot: Sendable {
         return line.flatMap { UInt32($0.dropFirst(6).filter { !$0.isWhitespace }, radix: 8) } ?? 0o777
     }
 
+    /// Whether what is to be unpacked there fits, as far as its file system can tell.
+    static func checkRoom(at directory: String, bytes: Int64, inodes: Int64 = 0) throws {
+        let room = try Files.room(at: directory)
+        if bytes > room.bytes { throw ArchiveError.noRoom(needed: ByteCount(bytes), available: ByteCount(room.bytes)) }
+        // 0: this file system has no fixed number of inodes (btrfs, some tmpfs), or none is left, which the first file will tell.
+        if inodes > room.inodes && room.inodes > 0 {
+            throw ArchiveError.noInodes(needed: inodes, available: room.inodes)
+        }
+    }
+
     /// A descriptor of what lies at a path below the root, or the negative errno.
     func open(_ path: [UInt8], _ flags: CInt, followingLinks: Bool = false) -> CInt {
+        Self.open(path, below: descriptor, flags, followingLinks: followingLinks)
+    }
+
+    /// The same below any directory that is held open.
+    static func open(
+        _ path: [UInt8], below directory: CInt, _ flags: CInt, followingLinks: Bool = false
+    ) -> CInt {
         let resolve =
             amorce_resolve_beneath | amorce_resolve_no_magiclinks | (followingLinks ? 0 : amorce_resolve_no_symlinks)
         let name = path.isEmpty ? [0x2e, 0] : path.terminated
         while true {
-            let found = amorce_openat2(descriptor, name, UInt64(flags | O_CLOEXEC), 0, resolve)
+            let found = amorce_openat2(directory, name, UInt64(flags | O_CLOEXEC), 0, resolve)
             if found >= 0 { return found }
             // EAGAIN: a rename elsewhere in the system kept the kernel from being sure (openat2(2)).
             if errno != EAGAIN && errno != EINTR { return -errno }

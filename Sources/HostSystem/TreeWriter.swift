@@ -148,18 +148,8 @@ struct TreeWriter: ~Copyable {
                 throw ArchiveError.damaged(
                     "the contents do not lie within the stated size", entry: Printable.text(member.path))
             }
-            var rest = bytes
-            var position = offset
-            while !rest.isEmpty {
-                let count = pwrite(file, rest.baseAddress, rest.count, off_t(position))
-                if count < 0 {
-                    if errno == EINTR { continue }
-                    throw failure("write", member)
-                }
-                rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count))
-                position += Int64(count)
-            }
-            end = position
+            try Files.write(bytes, to: file, at: offset, shown: root.shown(member.path))
+            end = offset + Int64(bytes.count)
         }
         // A hole at the end.
         if end < size && ftruncate(file, off_t(size)) != 0 { throw failure("ftruncate", member) }

@@ -132,6 +132,17 @@ struct FramedDamageTests {
         Attack(name, verified: verified) { $0.edit = { $0.replacing(old, with: new) } }
     }
 
+    /// The first frame's line, with another value of one field.
+    private static func edited(_ name: String, field: Int, as value: String) -> Attack {
+        Attack(name) {
+            $0.edit = { text in
+                var fields = text.split(separator: "\t", maxSplits: 6).map(String.init)
+                fields[field] = value
+                return fields.joined(separator: "\t")
+            }
+        }
+    }
+
     static let attacks: [Attack] =
         ["..", "../outside", "a/../../outside", "/tmp/amorce-attack", "a//b", "a/", "./a", "a/.", ".", "/", "a/.."]
         .flatMap { path in
@@ -207,34 +218,10 @@ struct FramedDamageTests {
             edited("a size of 2^60", "\t8\t512\t", "\t1152921504606846976\t512\t"),
             edited("a negative size", "\t8\t512\t", "\t-8\t512\t"),
             edited("a negative start", "\t8\t512\t", "\t8\t-512\t"),
-            Attack("a frame that unpacks to a TiB") {
-                $0.edit = { text in
-                    var fields = text.split(separator: "\t", maxSplits: 4).map(String.init)
-                    fields[3] = "\(1 << 40)"
-                    return fields.joined(separator: "\t")
-                }
-            },
-            Attack("a frame that unpacks to more than is said") {
-                $0.edit = { text in
-                    var fields = text.split(separator: "\t", maxSplits: 4).map(String.init)
-                    fields[3] = "600"
-                    return fields.joined(separator: "\t")
-                }
-            },
-            Attack("a frame of 2^60 bytes") {
-                $0.edit = { text in
-                    var fields = text.split(separator: "\t", maxSplits: 4).map(String.init)
-                    fields[2] = "\(1 << 60)"
-                    return fields.joined(separator: "\t")
-                }
-            },
-            Attack("a frame of 2^60 files") {
-                $0.edit = { text in
-                    var fields = text.split(separator: "\t", maxSplits: 6).map(String.init)
-                    fields[5] = "\(1 << 60)"
-                    return fields.joined(separator: "\t")
-                }
-            },
+            edited("a frame that unpacks to a TiB", field: 3, as: "\(1 << 40)"),
+            edited("a frame that unpacks to more than is said", field: 3, as: "600"),
+            edited("a frame of 2^60 bytes", field: 2, as: "\(1 << 60)"),
+            edited("a frame of 2^60 files", field: 5, as: "\(1 << 60)"),
             Attack("more bytes than there are") { $0.editHeader = { $0.bytes += 1 } },
             Attack("more files than there are") { $0.editHeader = { $0.files += 1 } },
             Attack("more of everything than any disk has", verified: false) { $0.editHeader = { $0.bytes = .max } },

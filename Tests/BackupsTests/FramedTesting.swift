@@ -17,8 +17,7 @@ struct FramedSite {
     init(_ store: MemoryStore = MemoryStore()) throws {
         scratch = try ScratchDirectory()
         self.store = store
-        tree = RawTree(scratch("site"))
-        try Files.makeNewDirectory(tree.root, mode: 0o755)
+        tree = try RawTree(making: scratch("site"))
     }
 
     func options(full: Bool = false) -> CreateBackup.Options {

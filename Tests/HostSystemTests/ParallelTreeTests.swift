@@ -10,8 +10,7 @@ struct ParallelTreeTests {
 
     init() throws {
         scratch = try ScratchDirectory()
-        tree = RawTree(scratch("t"))
-        try Files.makeNewDirectory(tree.root, mode: 0o755)
+        tree = try RawTree(making: scratch("t"))
     }
 
     private func expectSame(_ threads: Int, sourceLocation: SourceLocation = #_sourceLocation) throws {

@@ -10,8 +10,7 @@ struct ScannedTreeTests {
 
     init() throws {
         scratch = try ScratchDirectory()
-        tree = RawTree(scratch("t"))
-        try Files.makeNewDirectory(tree.root, mode: 0o755)
+        tree = try RawTree(making: scratch("t"))
     }
 
     private static func name(_ text: String) -> RawTree.Name { Array(text.utf8) }

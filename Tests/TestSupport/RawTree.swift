@@ -21,6 +21,12 @@ public struct RawTree: Sendable {
     public let root: String
     public init(_ root: String) { self.root = root }
 
+    /// A new, empty one.
+    public init(making root: String) throws {
+        self.root = root
+        try Files.makeNewDirectory(root, mode: 0o755)
+    }
+
     public func at(_ path: Name) -> [CChar] {
         (Array(root.utf8) + [0x2f] + path).map { CChar(bitPattern: $0) } + [0]
     }
