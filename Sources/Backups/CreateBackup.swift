@@ -87,9 +87,9 @@ public struct CreateBackup: Sendable {
         self.log = log
     }
 
-    /// Blocking; `progress` is called on the calling thread, with bytes and files of the tree. Throws `Empty`, `StoreConflict` where
-    /// a backup of this second is there, `HostError` of the tree, `StopReason`, and what the store throws; then nothing is left
-    /// in the store that passes for a backup.
+    /// Blocking; `progress` is called on the calling thread, with bytes and files of the tree. Throws `Empty`, `Vanishing`,
+    /// `StoreConflict` where backups of this second and the next ones are there, `HostError` of the tree, `StopReason`, and what
+    /// the store throws; then nothing is left in the store that passes for a backup.
     public func create(
         from source: SourceTree, prefix: String, options: Options, stop: StopFlag, progress: @escaping ProgressHandler
     ) throws -> Result {

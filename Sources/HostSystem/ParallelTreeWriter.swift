@@ -41,7 +41,6 @@ final class ParallelTreeWriter {
     }
 
     private let root: TreeRoot
-    private let replacesEarlier: Bool
     private let shared = Shared()
     private let queues: [WorkQueue<Batch>]
     private let workers: [Workers]
@@ -51,7 +50,6 @@ final class ParallelTreeWriter {
 
     init(_ root: TreeRoot, replacesEarlier: Bool, threads: Int) throws(HostError) {
         self.root = root
-        self.replacesEarlier = replacesEarlier
         own = TreeWriter(root, replacesEarlier: replacesEarlier)
         var queues: [WorkQueue<Batch>] = []
         var workers: [Workers] = []
