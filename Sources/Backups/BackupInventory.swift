@@ -54,12 +54,12 @@ public struct BackupInventory: Sendable {
         let objects = try store.list(prefix: prefix, stop: stop).filter {
             !$0.key.dropFirst(prefix.count).contains("/")
         }
-        let keys = Set(objects.map(\.key))
+        let byKey = Dictionary(objects.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
         var items: [Item] = []
         for object in objects {
             if BackupKey.isFramed(object.key) {
                 let time = Self.time(of: object)
-                guard let manifest = objects.first(where: { $0.key == BackupKey.manifest(of: object.key) }) else {
+                guard let manifest = byKey[BackupKey.manifest(of: object.key)] else {
                     items.append(Item(object: object, state: .incomplete, time: time, header: nil))
                     continue
                 }
@@ -70,7 +70,7 @@ public struct BackupInventory: Sendable {
                     let state = Item.State.damaged(reason: unusable.reason)
                     items.append(Item(object: object, state: state, time: time, header: nil))
                 }
-            } else if let backup = BackupKey.backup(ofManifest: object.key), !keys.contains(backup) {
+            } else if let backup = BackupKey.backup(ofManifest: object.key), byKey[backup] == nil {
                 items.append(Item(object: object, state: .leftover, time: Self.time(of: object), header: nil))
             }
         }
@@ -79,7 +79,7 @@ public struct BackupInventory: Sendable {
                 items.append(Item(object: archive.object, state: .archive, time: archive.time, header: nil))
             }
         }
-        return items.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+        return items.newestFirst
     }
 
     private struct Unusable: Error {
@@ -111,6 +111,11 @@ public struct BackupInventory: Sendable {
         let name = object.key.split(separator: "/").last.map(String.init) ?? object.key
         return NameStamp(in: name)?.seconds ?? object.modified
     }
+}
+
+extension [BackupInventory.Item] {
+    /// What has no time comes last, and of one time the greater key first.
+    fileprivate var newestFirst: Self { sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) } }
 }
 
 /// Which backups stay: so many of the newest ones, and the newest one of each of the last so many days, weeks and so on that have
@@ -213,16 +218,13 @@ public struct PruneBackups: Sendable {
             }
         }
         for group in groups.values {
-            let ordered = group.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
+            let ordered = group.newestFirst
             let stays = policy.kept(ordered.map { $0.time ?? 0 })
             for (item, stays) in zip(ordered, stays) {
                 if stays { kept.append(item) } else { removed.append(item) }
             }
         }
-        func newestFirst(_ items: [BackupInventory.Item]) -> [BackupInventory.Item] {
-            items.sorted { ($0.time ?? 0, $0.object.key) > ($1.time ?? 0, $1.object.key) }
-        }
-        return Plan(kept: newestFirst(kept), removed: newestFirst(removed))
+        return Plan(kept: kept.newestFirst, removed: removed.newestFirst)
     }
 
     /// Throws what the store throws; what was removed by then is removed.

@@ -36,8 +36,12 @@ public struct BackupWork {
         /// How many of its bytes an earlier backup gave when it was made.
         public let copied: Int64?
         public let madeBy: String?
+        /// Its time is a wrong clock's.
+        public let isAhead: Bool
+        /// What a person should know of it.
+        public let note: String?
 
-        init(_ item: BackupInventory.Item) {
+        init(_ item: BackupInventory.Item, now: Int64) {
             key = item.object.key
             state = item.state
             size = item.object.size
@@ -48,6 +52,12 @@ public struct BackupWork {
             bytes = item.header?.bytes
             copied = item.header?.copied
             madeBy = item.header?.madeBy
+            isAhead = item.state == .complete && item.time.map { BackupInventory.isAhead($0, of: now) } ?? false
+            if case .damaged(let reason) = item.state {
+                note = "\(reason); never removed by --prune"
+            } else {
+                note = isAhead ? "dated more than a day ahead: kept, and counts for no policy" : nil
+            }
         }
     }
 
@@ -262,8 +272,9 @@ public struct BackupWork {
         try BootFailure.inStep(.list, "listing \(HTTPRequest.withoutQuery(settings.from))") {
             let location = try prefix(settings)
             let store = try access(location, settings).store(location, settings)
-            return try BackupInventory(store: store).items(prefix: location.key, now: Host.now, stop: stop)
-                .map { Listed($0) }
+            let now = Host.now
+            return try BackupInventory(store: store).items(prefix: location.key, now: now, stop: stop)
+                .map { Listed($0, now: now) }
         }
     }
 
@@ -280,7 +291,8 @@ public struct BackupWork {
             let plan = PruneBackups.plan(items, policy: policy, now: now)
             if !isDryRun { try PruneBackups(store: store).remove(plan, stop: stop) }
             return Pruned(
-                kept: plan.kept.map { Listed($0) }, removed: plan.removed.map { Listed($0) }, isDryRun: isDryRun)
+                kept: plan.kept.map { Listed($0, now: now) }, removed: plan.removed.map { Listed($0, now: now) },
+                isDryRun: isDryRun)
         }
     }
 

@@ -133,7 +133,7 @@ struct BackupsCommand: ParsableCommand {
         let items = try options.inspect { (run, transport, stop, observer) throws(BootFailure) in
             try BackupWork("backups", options: run, transport: transport, stop: stop, observer: observer).list(place)
         }
-        if json { return Output.json(items.map { Shown(item: $0) }) }
+        if json { return Output.json(items) }
         if items.isEmpty { return Output.line("no backup below \(Printable.text(address))") }
         table(items.map { row($0, mark: nil) })
     }
@@ -145,54 +145,22 @@ struct BackupsCommand: ParsableCommand {
                 .prune(place, policy: policy, isDryRun: isDryRun)
         }
         if json {
-            return Output.json(
-                ShownPruned(
-                    kept: pruned.kept.map { Shown(item: $0) }, removed: pruned.removed.map { Shown(item: $0) },
-                    isDryRun: pruned.isDryRun))
+            return Output.json(pruned)
         }
         let removed = Set(pruned.removed.map(\.key))
         let all = (pruned.kept + pruned.removed).sorted { ($0.time ?? 0, $0.key) > ($1.time ?? 0, $1.key) }
         table(all.map { row($0, mark: removed.contains($0.key) ? (isDryRun ? "would go" : "removed") : "kept") })
     }
 
-    private struct ShownPruned: Encodable {
-        let kept: [Shown]
-        let removed: [Shown]
-        let isDryRun: Bool
-    }
-
-    /// A backup, and what a person should know of it.
-    private struct Shown: Encodable {
-        private enum Key: String, CodingKey { case note }
-
-        let item: BackupWork.Listed
-
-        var isAhead: Bool {
-            item.state == .complete && item.time.map { BackupInventory.isAhead($0, of: Host.now) } ?? false
-        }
-
-        var note: String? {
-            if case .damaged(let reason) = item.state { return "\(reason); never removed by --prune" }
-            return isAhead ? "dated more than a day ahead: kept, and counts for no policy" : nil
-        }
-
-        func encode(to encoder: any Encoder) throws {
-            try item.encode(to: encoder)
-            var container = encoder.container(keyedBy: Key.self)
-            try container.encodeIfPresent(note, forKey: .note)
-        }
-    }
-
     private func row(_ item: BackupWork.Listed, mark: String?) -> [String] {
-        let shown = Shown(item: item)
         let age =
-            shown.isAhead
+            item.isAhead
             ? "from the future" : item.time.map { Self.age(max(0, Host.now - $0)) } ?? "of unknown age"
         let origin = [item.app, item.environment].compactMap { $0 }.joined(separator: " of ")
         return (mark.map { [$0] } ?? []) + [
             Printable.text(Files.name(of: item.key)), age, item.size.map { "\(ByteCount($0))" } ?? "",
             item.state.name, Printable.text(origin),
-            [item.files.map { "\($0) files" }, shown.note.map { Printable.text($0) }].compactMap { $0 }
+            [item.files.map { "\($0) files" }, item.note.map { Printable.text($0) }].compactMap { $0 }
                 .joined(separator: "; "),
         ]
     }
